@@ -1,0 +1,1 @@
+//! Workspace benches: see the targets beside this file.
