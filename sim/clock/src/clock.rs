@@ -1,5 +1,8 @@
 //! The run's clock: a wall-clock reading that advances with tokio's time.
-#![allow(clippy::disallowed_methods, reason = "this file is the run's clock: everything else takes its time from here")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this file is the run's clock: everything else takes its time from here"
+)]
 
 use std::future::Future;
 use std::time::Duration;
@@ -45,7 +48,8 @@ impl Clock {
 
     /// The current time of the run.
     pub fn now(&self) -> Timestamp {
-        self.epoch + SignedDuration::try_from(self.elapsed()).expect("a run lasts less than 292 billion years")
+        self.epoch
+            + SignedDuration::try_from(self.elapsed()).expect("a run lasts less than 292 billion years")
     }
 
     /// Time since the run's start.
@@ -112,7 +116,10 @@ mod tests {
         run_simulated(epoch, |clock| async move {
             clock.sleep(Duration::from_secs(7200)).await;
             assert_eq!(clock.now().to_string(), "2020-03-17T13:00:00Z");
-            assert_eq!(clock.timeout(Duration::from_secs(1), std::future::pending::<()>()).await, Err(Elapsed));
+            assert_eq!(
+                clock.timeout(Duration::from_secs(1), std::future::pending::<()>()).await,
+                Err(Elapsed)
+            );
             clock.sleep_until(epoch).await;
             assert_eq!(clock.elapsed(), Duration::from_secs(7201));
         });

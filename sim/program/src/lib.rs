@@ -1,1 +1,28 @@
-//! program
+//! What a simulated process gets, and nothing else: API clients, a network, a clock, a seed, a log, and its
+//! container's arguments, environment and files.
+//!
+//! A *program* is what the kubelet runs for a container image: the canary controller, podinfo, Prometheus, a proxy.
+//! Programs do not know which world they run in (in memory on virtual time, or on loopback sockets), nor one
+//! another. The kubelet of `cluster` makes each container's [`Context`] and calls its [`Main`]; the testbed decides
+//! which image is which program.
+
+mod api;
+mod context;
+mod files;
+mod logs;
+mod network;
+mod process;
+mod usage;
+mod workqueue;
+
+pub use api::{Apis, ConnectError, connect_kubeconfig};
+pub use context::{Context, Identity, Main, program};
+pub use files::Files;
+pub use logs::{LogSink, LogSource, LogStore, Logs};
+pub use network::{
+    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, latency,
+    respond, respond_json, settle,
+};
+pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
+pub use usage::CpuMeter;
+pub use workqueue::WorkQueue;

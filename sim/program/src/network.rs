@@ -1,0 +1,187 @@
+//! The network as a pod sees it: HTTP requests to names and addresses, and ports to listen on.
+//!
+//! In memory a request is a function call that takes simulated time; live it is a socket. Either way the bodies are
+//! whole ([`bytes::Bytes`]): nothing simulated streams.
+//!
+//! **Latency travels as data.** Virtual timers round up to a millisecond and cost more than the request itself, so a
+//! handler that models its service time does not sleep: it attaches the exact figure ([`Latency`]) to its response.
+//! Whoever needs the time to have passed (the network before it delivers the response, a proxy before it counts the
+//! request) calls [`settle`], which sleeps until the request's start plus the latency so far; the first to call
+//! does the sleeping, for the others it has passed already. Clients measure with [`latency`], exactly.
+
+use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clock::Clock;
+use futures::future::BoxFuture;
+use http::StatusCode;
+
+/// A whole HTTP request. Requests that are sent have an absolute URI, whose host is a DNS name of the sender's
+/// cluster or an address.
+pub type Request = http::Request<Bytes>;
+
+/// A whole HTTP response.
+pub type Response = http::Response<Bytes>;
+
+/// Why no response came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The cluster's DNS knows no such name.
+    #[error("dial tcp: lookup {0}: no such host")]
+    NoSuchHost(String),
+    /// Nothing listens at the address, or the Service has no endpoint.
+    #[error("dial tcp {0}: connect: connection refused")]
+    Refused(String),
+    /// No route: the network between the two is cut.
+    #[error("dial tcp {0}: i/o timeout")]
+    Unreachable(String),
+    /// The peer closed or reset the connection before it answered.
+    #[error("read tcp {0}: connection reset by peer")]
+    Reset(String),
+    /// The request itself is unusable, e.g. it has no host.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The exact time that a response took so far, attached to it as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency(pub Duration);
+
+/// The address that a request comes from, attached to it as an extension by the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The sender's cluster.
+    pub cluster: Arc<str>,
+    /// The sender's address.
+    pub ip: IpAddr,
+}
+
+/// A server's side of a port.
+pub trait Handler: Send + Sync {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// A [`DialError`], [`DialError::Reset`] as a rule, closes the connection without an answer.
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Request) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Response, DialError>> + Send + 'static,
+{
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(self(request))
+    }
+}
+
+/// A proxy that a pod's traffic is redirected through, as a mesh's sidecar does with iptables.
+pub trait Proxy: Send + Sync {
+    /// A request that a process of the pod sends to another host.
+    fn outbound(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+
+    /// A request that arrives for the pod on `port`, where `app` listens. The proxy passes its own ports' requests
+    /// straight to `app`.
+    fn inbound(
+        &self,
+        request: Request,
+        port: u16,
+        app: Arc<dyn Handler>,
+    ) -> BoxFuture<'_, Result<Response, DialError>>;
+}
+
+/// One pod's network, shared by its containers.
+pub trait Network: Send + Sync {
+    /// The pod's address.
+    fn local_ip(&self) -> IpAddr;
+
+    /// The address of a name as the pod's DNS gives it: a ClusterIP, a pod's address, or the literal address itself.
+    ///
+    /// # Errors
+    /// [`DialError::NoSuchHost`].
+    fn resolve(&self, host: &str) -> Result<IpAddr, DialError>;
+
+    /// Sends a request to its URI's host and port (80 without one): through the pod's proxy if it has one, else by
+    /// DNS and kube-proxy. `localhost` is the pod itself.
+    ///
+    /// # Errors
+    /// [`DialError`] when no response came.
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+
+    /// Sends a request straight to an address, past the pod's proxy: what the proxy itself does. A ClusterIP is
+    /// balanced over its ready endpoints.
+    ///
+    /// # Errors
+    /// [`DialError`] when no response came.
+    fn dial(&self, to: SocketAddr, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+
+    /// Listens on a port of the pod until the guard is dropped.
+    ///
+    /// # Errors
+    /// [`ListenError`] if the port is taken.
+    fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError>;
+
+    /// Redirects the pod's traffic, both ways, through `proxy` from now on.
+    fn capture(&self, proxy: Arc<dyn Proxy>);
+}
+
+/// A port that is being listened on; dropping it closes the port.
+pub struct Listening {
+    /// The port.
+    pub port: u16,
+    _guard: Box<dyn Any + Send + Sync>,
+}
+
+impl Listening {
+    /// A guard for `port` that drops `guard` when the port closes.
+    pub fn new(port: u16, guard: Box<dyn Any + Send + Sync>) -> Self {
+        Listening { port, _guard: guard }
+    }
+}
+
+/// The port is taken by another container of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listen tcp :{port}: bind: address already in use")]
+pub struct ListenError {
+    /// The port.
+    pub port: u16,
+}
+
+/// The exact time a response took.
+pub fn latency(response: &Response) -> Duration {
+    response.extensions().get::<Latency>().map_or(Duration::ZERO, |latency| latency.0)
+}
+
+/// Adds `more` to the response's latency and sleeps until `started` (the clock's elapsed time when the request was
+/// sent) plus the whole latency, unless less than one millisecond of it is left.
+pub async fn settle(clock: &Clock, started: Duration, more: Duration, response: &mut Response) {
+    let total = latency(response) + more;
+    response.extensions_mut().insert(Latency(total));
+    let due = started + total;
+    if due.saturating_sub(clock.elapsed()) >= Duration::from_millis(1) {
+        clock.sleep_until_elapsed(due).await;
+    }
+}
+
+/// A plain-text response.
+pub fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A JSON response.
+pub fn respond_json(status: StatusCode, body: &serde_json::Value) -> Response {
+    let mut response = respond(status, body.to_string());
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    response
+}
