@@ -1,0 +1,1 @@
+//! Sockets and real time.
