@@ -1,1 +1,1 @@
-//! Workspace tests: see the targets beside this file.
+//! Tests of the workspace as a whole; they live in `tests/`.
