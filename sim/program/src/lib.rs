@@ -9,6 +9,7 @@
 mod api;
 mod context;
 mod files;
+mod informer;
 mod logs;
 mod network;
 mod process;
@@ -18,6 +19,7 @@ mod workqueue;
 pub use api::{Apis, ConnectError, connect_kubeconfig};
 pub use context::{Context, Identity, Main, program};
 pub use files::Files;
+pub use informer::{Change, Informer};
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
     DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, latency,
