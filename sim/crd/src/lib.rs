@@ -14,6 +14,7 @@ mod application;
 mod canary;
 mod destination_rule;
 mod gateway;
+pub mod manifests;
 mod metric_template;
 mod version;
 mod virtual_service;

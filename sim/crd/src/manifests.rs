@@ -1,0 +1,4 @@
+//! The definitions of the custom resources, to be applied to an API server.
+
+/// Flagger's kinds: Canary, MetricTemplate, AlertProvider.
+pub const FLAGGER: &str = include_str!("../manifests/flagger.yaml");
