@@ -1,23 +1,7 @@
 //! Who owns which field: server-side apply and the tracking of ordinary writes.
 use serde_json::Value;
 
-/// Which lists of a kind merge, and by which keys.
-#[derive(Debug, Clone, Default)]
-pub struct ListKeys {}
-
-impl ListKeys {
-    /// The keys of a built-in kind, named as `apps/Deployment`, or `/Pod` for the core group.
-    pub fn built_in(group_kind: &str) -> ListKeys {
-        let _ = group_kind;
-        ListKeys {}
-    }
-
-    /// The keys that a CRD version's `openAPIV3Schema` declares.
-    pub fn from_schema(schema: &Value) -> ListKeys {
-        let _ = schema;
-        ListKeys {}
-    }
-}
+pub use crate::shape::ListKeys;
 
 /// The writer of a request, as an entry of `metadata.managedFields` names it.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,62 @@
+//! The bodies of answers: whole ones, and the streams of watches and followed logs.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::stream::BoxStream;
+use http_body::{Frame, SizeHint};
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it is there.
+    Whole(Option<Bytes>),
+    /// Pieces come as things happen.
+    Stream(BoxStream<'static, Bytes>),
+}
+
+impl Body {
+    /// A body that is there.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Body::Whole(Some(bytes.into()))
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Body::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Body::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Stream(stream) => {
+                Pin::new(stream).poll_next(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Defaults of the built-in kinds, filled in once when an object is written (upstream: `pkg/apis/*/v1/defaults.go`).
+//!
+//! Clients depend on them: Flagger hashes `spec.template` as the server returns it, and controllers do arithmetic on
+//! `maxSurge`.
+
+use serde_json::{Map, Value, json};
+
+/// Fills in what is missing.
+pub(crate) fn fill(group_kind: &str, object: &mut Value) {
+    match group_kind {
+        "/Pod" => {
+            pod_spec(&mut object["spec"]);
+            set(&mut object["spec"], "enableServiceLinks", json!(true));
+        }
+        "apps/Deployment" => {
+            let spec = &mut object["spec"];
+            set(spec, "replicas", json!(1));
+            set(spec, "revisionHistoryLimit", json!(10));
+            set(spec, "progressDeadlineSeconds", json!(600));
+            set(spec, "strategy", json!({}));
+            let strategy = &mut spec["strategy"];
+            set(strategy, "type", json!("RollingUpdate"));
+            if strategy["type"] == "RollingUpdate" {
+                set(strategy, "rollingUpdate", json!({}));
+                set(&mut strategy["rollingUpdate"], "maxUnavailable", json!("25%"));
+                set(&mut strategy["rollingUpdate"], "maxSurge", json!("25%"));
+            }
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        "apps/ReplicaSet" | "/ReplicationController" => {
+            set(&mut object["spec"], "replicas", json!(1));
+            if object["spec"]["template"].is_object() {
+                pod_spec(&mut object["spec"]["template"]["spec"]);
+            }
+        }
+        "apps/DaemonSet" => {
+            let spec = &mut object["spec"];
+            set(spec, "revisionHistoryLimit", json!(10));
+            set(
+                spec,
+                "updateStrategy",
+                json!({"type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
+            );
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        "apps/StatefulSet" => {
+            let spec = &mut object["spec"];
+            set(spec, "replicas", json!(1));
+            set(spec, "revisionHistoryLimit", json!(10));
+            set(spec, "podManagementPolicy", json!("OrderedReady"));
+            set(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+            pod_spec(&mut spec["template"]["spec"]);
+        }
+        "batch/Job" => pod_spec(&mut object["spec"]["template"]["spec"]),
+        "/Service" => service(&mut object["spec"]),
+        "/Secret" => {
+            set(object, "type", json!("Opaque"));
+            fold_string_data(object);
+        }
+        "/Namespace" => set(&mut object["spec"], "finalizers", json!(["kubernetes"])),
+        "autoscaling/HorizontalPodAutoscaler" => {
+            let spec = &mut object["spec"];
+            set(spec, "minReplicas", json!(1));
+            if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
+                spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu",
+                    "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+            }
+            for direction in ["scaleUp", "scaleDown"] {
+                if spec["behavior"].is_object() {
+                    scaling_rules(&mut spec["behavior"], direction);
+                }
+            }
+        }
+        "discovery.k8s.io/EndpointSlice" => {
+            for port in object["ports"].as_array_mut().into_iter().flatten() {
+                set(port, "protocol", json!("TCP"));
+                set(port, "name", json!(""));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn set(object: &mut Value, field: &str, value: Value) {
+    if object.is_null() {
+        *object = Value::Object(Map::new());
+    }
+    if let Some(fields) = object.as_object_mut()
+        && fields.get(field).is_none_or(Value::is_null)
+    {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+fn pod_spec(spec: &mut Value) {
+    set(spec, "restartPolicy", json!("Always"));
+    set(spec, "terminationGracePeriodSeconds", json!(30));
+    set(spec, "dnsPolicy", json!("ClusterFirst"));
+    set(spec, "schedulerName", json!("default-scheduler"));
+    set(spec, "securityContext", json!({}));
+    if let Some(account) = spec["serviceAccountName"].as_str().map(str::to_owned) {
+        set(spec, "serviceAccount", json!(account));
+    }
+    for list in ["initContainers", "containers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            self::container(container);
+        }
+    }
+    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        for source in ["configMap", "secret", "projected", "downwardAPI"] {
+            if volume[source].is_object() {
+                set(&mut volume[source], "defaultMode", json!(0o644));
+            }
+        }
+    }
+}
+
+fn container(container: &mut Value) {
+    let image = container["image"].as_str().unwrap_or_default();
+    let tag = image.rsplit('/').next().unwrap_or_default();
+    let latest = !tag.contains('@') && tag.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    set(container, "imagePullPolicy", json!(if latest { "Always" } else { "IfNotPresent" }));
+    set(container, "terminationMessagePath", json!("/dev/termination-log"));
+    set(container, "terminationMessagePolicy", json!("File"));
+    set(container, "resources", json!({}));
+    let limits = container["resources"]["limits"].clone();
+    for (name, limit) in limits.as_object().into_iter().flatten() {
+        set(&mut container["resources"], "requests", json!({}));
+        set(&mut container["resources"]["requests"], name, limit.clone());
+    }
+    for port in container["ports"].as_array_mut().into_iter().flatten() {
+        set(port, "protocol", json!("TCP"));
+    }
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if container[kind].is_object() {
+            let probe = &mut container[kind];
+            set(probe, "timeoutSeconds", json!(1));
+            set(probe, "periodSeconds", json!(10));
+            set(probe, "successThreshold", json!(1));
+            set(probe, "failureThreshold", json!(3));
+            if probe["httpGet"].is_object() {
+                set(&mut probe["httpGet"], "path", json!("/"));
+                set(&mut probe["httpGet"], "scheme", json!("HTTP"));
+            }
+        }
+    }
+    for variable in container["env"].as_array_mut().into_iter().flatten() {
+        if variable["valueFrom"]["fieldRef"].is_object() {
+            set(&mut variable["valueFrom"]["fieldRef"], "apiVersion", json!("v1"));
+        }
+    }
+}
+
+fn service(spec: &mut Value) {
+    set(spec, "type", json!("ClusterIP"));
+    set(spec, "sessionAffinity", json!("None"));
+    let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+    if kind != "ExternalName" {
+        set(spec, "internalTrafficPolicy", json!("Cluster"));
+    }
+    if kind == "NodePort" || kind == "LoadBalancer" {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    if kind == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", json!(true));
+    }
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        set(port, "protocol", json!("TCP"));
+        let number = port["port"].clone();
+        if port["targetPort"] == 0 || port["targetPort"] == "" {
+            port["targetPort"] = Value::Null;
+        }
+        set(port, "targetPort", number);
+    }
+}
+
+fn fold_string_data(secret: &mut Value) {
+    use base64::Engine as _;
+    let Some(Value::Object(texts)) = secret.as_object_mut().and_then(|fields| fields.remove("stringData"))
+    else {
+        return;
+    };
+    set(secret, "data", json!({}));
+    for (name, text) in texts {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
+        secret["data"][name] = json!(encoded);
+    }
+}
+
+/// `spec.behavior` of an HPA; what is absent is the controller's own default.
+fn scaling_rules(behavior: &mut Value, direction: &str) {
+    let up = direction == "scaleUp";
+    let policies = if up {
+        json!([{"type": "Pods", "value": 4, "periodSeconds": 15},
+               {"type": "Percent", "value": 100, "periodSeconds": 15}])
+    } else {
+        json!([{"type": "Percent", "value": 100, "periodSeconds": 15}])
+    };
+    set(behavior, direction, json!({}));
+    let rules = &mut behavior[direction];
+    set(rules, "selectPolicy", json!("Max"));
+    set(rules, "policies", policies);
+    if up {
+        set(rules, "stabilizationWindowSeconds", json!(0));
+    }
+}

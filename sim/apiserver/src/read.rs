@@ -1,0 +1,269 @@
+//! Reading: get, list, watch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use clock::Clock;
+use http::{Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::selector::{FieldSelector, LabelSelector};
+use crate::server::{Call, State, answered};
+use crate::store::{Key, Stored};
+use crate::view::{Form, Include, View};
+use crate::watch::{Selection, Watch};
+
+pub(crate) fn get(state: &State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+    let name = call.name()?;
+    let stored = state.store.get(&call.place(name)).ok_or_else(|| Failure::not_found(call.resource, name))?;
+    let view = view(call, clock)?;
+    Ok(answered(StatusCode::OK, view.one(stored)))
+}
+
+/// The form that the Accept header asks for.
+pub(crate) fn view(call: &Call<'_>, clock: Clock) -> Result<View, Failure> {
+    let mut form = None;
+    for accepted in call.accept.split(',').filter(|accepted| !accepted.trim().is_empty()) {
+        let mut parts = accepted.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let kind = parts.find_map(|part| part.strip_prefix("as="));
+        let include = match call.parameters.get("includeObject") {
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            _ => Include::Metadata,
+        };
+        form = match (media, kind) {
+            ("application/json", Some("Table")) => Some(Form::Table { include }),
+            ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                Some(Form::Partial)
+            }
+            ("application/json" | "application/*" | "*/*", None) => Some(Form::Object),
+            _ => None,
+        };
+        if form.is_some() {
+            break;
+        }
+    }
+    if form.is_none() && !call.accept.trim().is_empty() {
+        return Err(Failure::new(
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: application/json",
+        ));
+    }
+    let form = form.unwrap_or(Form::Object);
+    Ok(View::new(Arc::clone(call.resource), &call.target.version, form, clock))
+}
+
+pub(crate) fn selection(call: &Call<'_>) -> Result<Selection, Failure> {
+    let parameter = |name| call.parameters.get(name);
+    let labels = match parameter("labelSelector") {
+        Some(text) => LabelSelector::parse(text)
+            .map_err(|error| Failure::bad_request(format!("unable to parse requirement: {error}")))?,
+        None => LabelSelector::everything(),
+    };
+    let mut fields = match parameter("fieldSelector") {
+        Some(text) => FieldSelector::parse(text).map_err(Failure::bad_request)?,
+        None => FieldSelector::default(),
+    };
+    for term in fields.terms() {
+        if !is_selectable(call, &term.field) {
+            return Err(Failure::bad_request(format!(
+                "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {}",
+                call.resource.qualified(),
+                parameter("labelSelector").unwrap_or_default(),
+                parameter("fieldSelector").unwrap_or_default(),
+                term.field,
+            )));
+        }
+    }
+    if let Some(name) = &call.target.name {
+        fields = FieldSelector::parse(&format!("metadata.name={name}")).map_err(Failure::bad_request)?;
+    }
+    Ok(Selection { labels, fields })
+}
+
+fn is_selectable(call: &Call<'_>, field: &str) -> bool {
+    if matches!(field, "metadata.name" | "metadata.namespace") {
+        return true;
+    }
+    match call.resource.group_kind().as_str() {
+        "/Pod" => matches!(
+            field,
+            "spec.nodeName"
+                | "spec.restartPolicy"
+                | "spec.schedulerName"
+                | "spec.serviceAccountName"
+                | "spec.hostNetwork"
+                | "status.phase"
+                | "status.podIP"
+                | "status.nominatedNodeName"
+        ),
+        "/Event" => {
+            field.starts_with("involvedObject.")
+                || matches!(field, "reason" | "type" | "reportingComponent" | "source")
+        }
+        "/Secret" => field == "type",
+        "/Namespace" => field == "status.phase",
+        "/Node" => field == "spec.unschedulable",
+        "apps/ReplicaSet" | "/ReplicationController" => field == "status.replicas",
+        "batch/Job" => field == "status.successful",
+        _ => false,
+    }
+}
+
+pub(crate) fn list_or_watch(
+    state: &mut State,
+    call: &Call<'_>,
+    clock: Clock,
+) -> Result<Response<Body>, Failure> {
+    if call.parameters.is_true("watch") { watch(state, call, clock) } else { list(state, call, clock) }
+}
+
+fn selected(state: &State, call: &Call<'_>, selection: &Selection) -> Vec<(Key, Arc<Stored>)> {
+    let Some(collection) = state.store.collection(&call.resource.qualified()) else { return Vec::new() };
+    let matching = |entry: &(&Key, &Arc<Stored>)| selection.matches(entry.1);
+    let cloned = |(key, stored): (&Key, &Arc<Stored>)| (key.clone(), Arc::clone(stored));
+    match &call.target.namespace {
+        None => collection.objects.iter().filter(matching).map(cloned).collect(),
+        Some(namespace) => collection
+            .objects
+            .range((namespace.clone(), String::new())..)
+            .take_while(|(key, _)| key.0 == *namespace)
+            .filter(matching)
+            .map(cloned)
+            .collect(),
+    }
+}
+
+fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+    let parameters = call.parameters;
+    if parameters.get("resourceVersionMatch").is_some() && parameters.get("resourceVersion").is_none() {
+        return Err(Failure::new(
+            422,
+            "Invalid",
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ));
+    }
+    let current = state.store.version;
+    check_not_future(call, current)?;
+    let wanted = parameters.number("resourceVersion")?.filter(|version| *version > 0);
+    if parameters.get("resourceVersionMatch") == Some("Exact")
+        && wanted.is_some_and(|wanted| wanted != current)
+    {
+        return Err(Failure::expired(format!(
+            "The resourceVersion for the provided list is too old: only the newest ({current}) is kept"
+        )));
+    }
+    let selection = selection(call)?;
+    let mut objects = selected(state, call, &selection);
+    let mut version = current;
+    if let Some(token) = parameters.get("continue") {
+        let (started, after) = continued(token)?;
+        version = started;
+        objects.retain(|(key, _)| *key > after);
+    }
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    let limit =
+        parameters.number("limit")?.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if limit > 0 && objects.len() > limit {
+        let rest = objects.len() - limit;
+        objects.truncate(limit);
+        if let Some((key, _)) = objects.last() {
+            metadata["continue"] = json!(continue_token(version, key));
+        }
+        if selection.labels.is_everything() && selection.fields.is_everything() {
+            metadata["remainingItemCount"] = json!(rest);
+        }
+    }
+    let objects: Vec<Arc<Stored>> = objects.into_iter().map(|(_, stored)| stored).collect();
+    Ok(answered(StatusCode::OK, view(call, clock)?.list(&objects, &metadata)))
+}
+
+fn continue_token(version: u64, key: &Key) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": version, "start": [key.0, key.1]});
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+fn continued(token: &str) -> Result<(u64, Key), Failure> {
+    let parse = || {
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok()?;
+        let token: Value = serde_json::from_slice(&bytes).ok()?;
+        let text = |index: usize| token["start"][index].as_str().map(str::to_owned);
+        Some((token["rv"].as_u64()?, (text(0)?, text(1)?)))
+    };
+    parse().ok_or_else(|| Failure::bad_request("continue key is not valid: illegal base64 data or JSON"))
+}
+
+fn check_not_future(call: &Call<'_>, current: u64) -> Result<(), Failure> {
+    match call.parameters.number("resourceVersion")? {
+        Some(wanted) if wanted > current => {
+            let mut failure = Failure::new(
+                504,
+                "Timeout",
+                format!("Timeout: Too large resource version: {wanted}, current: {current}"),
+            );
+            failure.details = json!({
+                "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                "retryAfterSeconds": 1,
+            });
+            Err(failure)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+    let parameters = call.parameters;
+    let streams_initial = parameters.is_true("sendInitialEvents");
+    if streams_initial && parameters.get("resourceVersionMatch") != Some("NotOlderThan") {
+        return Err(Failure::new(
+            422,
+            "Invalid",
+            "sendInitialEvents: Forbidden: resourceVersionMatch must be set to NotOlderThan when sendInitialEvents is set",
+        ));
+    }
+    let selection = selection(call)?;
+    let view = view(call, clock)?;
+    let from = parameters.number("resourceVersion")?.filter(|version| *version > 0);
+    let current = state.store.version;
+    let announces = streams_initial || (from.is_none() && parameters.get("sendInitialEvents").is_none());
+    let initial = if announces {
+        selected(state, call, &selection).into_iter().map(|(_, stored)| stored).collect()
+    } else {
+        Vec::new()
+    };
+    let collection = call.resource.qualified();
+    let after = if announces { None } else { from };
+    let (missed, events) = match state.store.watch(&collection, call.target.namespace.as_deref(), after) {
+        Ok(found) => found,
+        // A watch that comes too late is told so within the stream: clients ignore its HTTP status.
+        Err(failure) => {
+            let line = format!("{}\n", json!({"type": "ERROR", "object": failure.status()}));
+            return Ok(streamed(Body::whole(line)));
+        }
+    };
+    let timeout = parameters.number("timeoutSeconds")?.map(Duration::from_secs);
+    let watch = Watch {
+        clock,
+        view,
+        selection,
+        initial,
+        version: current,
+        marks_initial_end: streams_initial,
+        missed,
+        events,
+        bookmarks: parameters.is_true("allowWatchBookmarks"),
+        timeout,
+    };
+    Ok(streamed(Body::Stream(watch.stream())))
+}
+
+fn streamed(body: Body) -> Response<Body> {
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    answer
+}

@@ -1,0 +1,149 @@
+//! What a request asks for: its path and parameters.
+
+use std::borrow::Cow;
+
+use crate::failure::Failure;
+
+/// A parsed resource path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub group: String,
+    pub version: String,
+    pub namespace: Option<String>,
+    pub plural: String,
+    pub name: Option<String>,
+    pub subresource: Option<String>,
+}
+
+/// Parses `/api/VERSION/…` and `/apis/GROUP/VERSION/…` below their discovery paths; `None` for other paths.
+pub(crate) fn target(path: &str) -> Option<Target> {
+    let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return None,
+    };
+    // `namespaces/NAME` with nothing or `status` or `finalize` behind is the Namespace itself.
+    let (namespace, rest) = match rest {
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => (None, rest),
+        ["namespaces", namespace, rest @ ..] => (Some((*namespace).to_owned()), rest),
+        rest => (None, rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, None, None),
+        [plural, name] => (*plural, Some((*name).to_owned()), None),
+        [plural, name, subresource @ ..] => (*plural, Some((*name).to_owned()), Some(subresource.join("/"))),
+        [] => return None,
+    };
+    Some(Target {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        namespace,
+        plural: plural.to_owned(),
+        name,
+        subresource,
+    })
+}
+
+/// The query's parameters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Parameters(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decoded(name), decoded(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// A parameter that is there and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(found, value)| found == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "1"))
+    }
+
+    /// A number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            Failure::bad_request(format!("{name}: Invalid value: {text:?}: must be a whole number"))
+        })
+    }
+}
+
+/// Undoes percent-encoding, and `+` for a blank.
+fn decoded(text: &str) -> String {
+    if !text.contains(['%', '+']) {
+        return text.to_owned();
+    }
+    let text: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let code = (bytes[index] == b'%')
+            .then(|| text.get(index + 1..index + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                index += 3;
+            }
+            None => {
+                out.push(bytes[index]);
+                index += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_their_target() {
+        let check = |path: &str, expected: Option<(&str, Option<&str>, &str, Option<&str>, Option<&str>)>| {
+            let found = target(path);
+            let found = found.as_ref().map(|found| {
+                (
+                    found.group.as_str(),
+                    found.namespace.as_deref(),
+                    found.plural.as_str(),
+                    found.name.as_deref(),
+                    found.subresource.as_deref(),
+                )
+            });
+            assert_eq!(found, expected, "{path}");
+        };
+        check("/api/v1/pods", Some(("", None, "pods", None, None)));
+        check(
+            "/api/v1/namespaces/test/pods/a/status",
+            Some(("", Some("test"), "pods", Some("a"), Some("status"))),
+        );
+        check("/api/v1/namespaces/test", Some(("", None, "namespaces", Some("test"), None)));
+        check(
+            "/api/v1/namespaces/test/finalize",
+            Some(("", None, "namespaces", Some("test"), Some("finalize"))),
+        );
+        check("/apis/apps/v1/deployments", Some(("apps", None, "deployments", None, None)));
+        check("/api/v1", None);
+        check("/healthz", None);
+        assert_eq!(Parameters::parse(Some("&a=b%3Dc&d")).get("a"), Some("b=c"));
+    }
+}

@@ -1,0 +1,259 @@
+//! The objects of one server, their history, and who watches them.
+//!
+//! Everything happens under one lock, so a request is atomic. Objects are immutable once stored: a write replaces the
+//! [`Arc`], and readers, watchers and history share it together with its JSON text.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::resource::Resource;
+
+/// How many changes of one resource a new watch can still be told of; older ones give `410 Expired`.
+const HISTORY_MAX: usize = 512;
+
+/// Namespace (empty for cluster-scoped objects) and name.
+pub(crate) type Key = (String, String);
+
+/// A stored object in the storage version, with its JSON text made on demand.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub value: Value,
+    text: OnceLock<Bytes>,
+}
+
+impl Stored {
+    pub(crate) fn new(value: Value) -> Arc<Self> {
+        Arc::new(Stored { value, text: OnceLock::new() })
+    }
+
+    /// The object as JSON.
+    pub(crate) fn text(&self) -> &Bytes {
+        self.text.get_or_init(|| self.value.to_string().into())
+    }
+}
+
+/// One change: `before` is missing for a new object, `after` for a removed one (whose last state, with the removal's
+/// resourceVersion, is `object`).
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub version: u64,
+    pub object: Arc<Stored>,
+    pub before: Option<Arc<Stored>>,
+    pub removed: bool,
+}
+
+struct Watcher {
+    namespace: Option<String>,
+    events: mpsc::UnboundedSender<Arc<Event>>,
+}
+
+/// All objects of one resource.
+pub(crate) struct Collection {
+    pub resource: Arc<Resource>,
+    pub objects: BTreeMap<Key, Arc<Stored>>,
+    history: VecDeque<Arc<Event>>,
+    /// The resourceVersion of the newest change that history no longer has.
+    forgotten: u64,
+    watchers: Vec<Watcher>,
+}
+
+/// Where an object is: its collection and key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub collection: Arc<str>,
+    pub key: Key,
+}
+
+/// The store of one server.
+pub(crate) struct Store {
+    /// The newest resourceVersion.
+    pub version: u64,
+    pub collections: BTreeMap<Arc<str>, Collection>,
+    uids: BTreeMap<String, Place>,
+    /// Objects by the uid of an owner.
+    dependents: BTreeMap<String, BTreeSet<Place>>,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        // A real cluster's first objects have small versions, but never 0 or 1: those have meanings.
+        Store {
+            version: 10,
+            collections: BTreeMap::new(),
+            uids: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+        }
+    }
+
+    /// Begins to serve a resource, or changes how it is served.
+    pub(crate) fn serve(&mut self, resource: Arc<Resource>) {
+        let version = self.version;
+        let entry = self.collections.entry(resource.qualified().into());
+        match entry {
+            std::collections::btree_map::Entry::Occupied(mut served) => served.get_mut().resource = resource,
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(Collection {
+                    resource,
+                    objects: BTreeMap::new(),
+                    history: VecDeque::new(),
+                    forgotten: version,
+                    watchers: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Ends serving a resource; its watches end with it.
+    pub(crate) fn withdraw(&mut self, collection: &str) {
+        self.collections.remove(collection);
+    }
+
+    pub(crate) fn collection(&self, name: &str) -> Option<&Collection> {
+        self.collections.get(name)
+    }
+
+    pub(crate) fn get(&self, place: &Place) -> Option<&Arc<Stored>> {
+        self.collections.get(&place.collection)?.objects.get(&place.key)
+    }
+
+    /// Where the object with a uid is.
+    pub(crate) fn by_uid(&self, uid: &str) -> Option<&Place> {
+        self.uids.get(uid)
+    }
+
+    /// The objects that name `uid` among their owners, in order.
+    pub(crate) fn dependents(&self, uid: &str) -> Vec<Place> {
+        self.dependents.get(uid).map(|places| places.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether a kind is served in any version.
+    pub(crate) fn serves_kind(&self, group: &str, kind: &str) -> bool {
+        self.collections
+            .values()
+            .any(|collection| collection.resource.group == group && collection.resource.kind == kind)
+    }
+
+    /// Stores a new object or a new state of one, gives it the next resourceVersion, and tells watchers.
+    pub(crate) fn put(&mut self, place: &Place, mut object: Value) -> Arc<Stored> {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = Value::String(self.version.to_string());
+        let stored = Stored::new(object);
+        let collection =
+            self.collections.get_mut(&place.collection).expect("the caller found the collection");
+        let before = collection.objects.insert(place.key.clone(), Arc::clone(&stored));
+        if let Some(before) = &before {
+            self.unlink(place, &before.value);
+        }
+        self.link(place, &stored.value);
+        let event = Event { version: self.version, object: Arc::clone(&stored), before, removed: false };
+        self.tell(place, event);
+        stored
+    }
+
+    /// Removes an object and tells watchers; its last state carries the removal's resourceVersion.
+    pub(crate) fn remove(&mut self, place: &Place) -> Option<Arc<Stored>> {
+        let collection = self.collections.get_mut(&place.collection)?;
+        let before = collection.objects.remove(&place.key)?;
+        self.unlink(place, &before.value);
+        self.version += 1;
+        let mut last = before.value.clone();
+        last["metadata"]["resourceVersion"] = Value::String(self.version.to_string());
+        let last = Stored::new(last);
+        let event =
+            Event { version: self.version, object: Arc::clone(&last), before: Some(before), removed: true };
+        self.tell(place, event);
+        Some(last)
+    }
+
+    /// Watches a collection from after `from`, or from now on: changes that history has, and the channel of those to
+    /// come.
+    pub(crate) fn watch(
+        &mut self,
+        collection: &str,
+        namespace: Option<&str>,
+        from: Option<u64>,
+    ) -> Result<(Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>), Failure> {
+        let newest = self.version;
+        let collection = self.collections.get_mut(collection).expect("the caller found the collection");
+        let missed: Vec<_> = match from {
+            None => Vec::new(),
+            Some(from) if from < collection.forgotten => {
+                return Err(Failure::expired(format!("too old resource version: {from} ({newest})")));
+            }
+            Some(from) => collection.history.iter().filter(|event| event.version > from).cloned().collect(),
+        };
+        let missed = missed
+            .into_iter()
+            .filter(|event| namespace.is_none_or(|namespace| event.namespace() == namespace))
+            .collect();
+        let (events, receiver) = mpsc::unbounded_channel();
+        collection.watchers.push(Watcher { namespace: namespace.map(str::to_owned), events });
+        Ok((missed, receiver))
+    }
+
+    /// Ends all watches, as a restart of the server or a broken connection would.
+    pub(crate) fn drop_watches(&mut self) {
+        for collection in self.collections.values_mut() {
+            collection.watchers.clear();
+        }
+    }
+
+    fn tell(&mut self, place: &Place, event: Event) {
+        let event = Arc::new(event);
+        let collection =
+            self.collections.get_mut(&place.collection).expect("the caller found the collection");
+        collection.watchers.retain(|watcher| match &watcher.namespace {
+            Some(namespace) if *namespace != place.key.0 => !watcher.events.is_closed(),
+            _ => watcher.events.send(Arc::clone(&event)).is_ok(),
+        });
+        collection.history.push_back(event);
+        if collection.history.len() > HISTORY_MAX
+            && let Some(oldest) = collection.history.pop_front()
+        {
+            collection.forgotten = oldest.version;
+        }
+    }
+
+    fn link(&mut self, place: &Place, object: &Value) {
+        if let Some(uid) = object["metadata"]["uid"].as_str() {
+            self.uids.insert(uid.to_owned(), place.clone());
+        }
+        for owner in owners(object) {
+            self.dependents.entry(owner.to_owned()).or_default().insert(place.clone());
+        }
+    }
+
+    fn unlink(&mut self, place: &Place, object: &Value) {
+        if let Some(uid) = object["metadata"]["uid"].as_str() {
+            self.uids.remove(uid);
+        }
+        for owner in owners(object) {
+            if let Some(places) = self.dependents.get_mut(owner) {
+                places.remove(place);
+                if places.is_empty() {
+                    self.dependents.remove(owner);
+                }
+            }
+        }
+    }
+}
+
+impl Event {
+    fn namespace(&self) -> &str {
+        self.object.value["metadata"]["namespace"].as_str().unwrap_or_default()
+    }
+}
+
+/// The uids of an object's owners.
+pub(crate) fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    object["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|reference| reference["uid"].as_str())
+}
