@@ -1,1 +1,7 @@
 //! cluster
+
+mod controllers;
+
+pub use controllers::{
+    ControllerOptions, EventRecorder, PodCpu, PodMetrics, reference, start as start_controllers,
+};

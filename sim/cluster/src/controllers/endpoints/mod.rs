@@ -1,0 +1,261 @@
+//! Endpoints and EndpointSlices of Services with a selector. What they hold is decided in `addresses`.
+//!
+//! Both of upstream's controllers in one, since they answer to the same changes. Objects of Services without a
+//! selector are left alone.
+
+mod addresses;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use clock::Seed;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use program::{Change, Informer};
+
+use super::name_suffix::generated_name;
+use super::ownership::controller_reference;
+use super::selector::selects_all_of;
+use super::{Key, Reconcile};
+use addresses::{SliceContent, is_headless, managed_selector, relevant};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const SLICE_MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Selects the slices that this controller writes.
+pub(super) const MANAGED_SLICES: &str =
+    "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+
+/// Services whose endpoints a pod's change may touch.
+pub(super) fn services_of(change: &Change<'_, Pod>, services: &Informer<Service>) -> Vec<Key> {
+    let pod = change.object();
+    let old = match change {
+        Change::Applied { old, new } => {
+            if old.is_some_and(|old| relevant(old) == relevant(new)) {
+                return Vec::new();
+            }
+            *old
+        }
+        Change::Deleted(_) => None,
+    };
+    let selected = |service: &Service| {
+        managed_selector(service).is_some_and(|selector| {
+            selects_all_of(selector, pod.metadata.labels.as_ref())
+                || old.is_some_and(|old| selects_all_of(selector, old.metadata.labels.as_ref()))
+        })
+    };
+    services
+        .list()
+        .iter()
+        .filter(|service| service.metadata.namespace == pod.metadata.namespace && selected(service))
+        .map(|service| Key::of(service.as_ref()))
+        .collect()
+}
+
+/// The Service that a slice belongs to.
+pub(super) fn service_of_slice(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.labels().get(SERVICE_NAME)?.clone();
+    Some(Key { namespace: slice.namespace().unwrap_or_default(), name })
+}
+
+pub(super) struct EndpointsController {
+    pub(super) client: Client,
+    pub(super) seed: Seed,
+    pub(super) services: Informer<Service>,
+    pub(super) pods: Informer<Pod>,
+    pub(super) endpoints: Informer<Endpoints>,
+    pub(super) slices: Informer<EndpointSlice>,
+}
+
+impl Reconcile for EndpointsController {
+    async fn sync(&mut self, key: &Key) -> Result<(), kube::Error> {
+        let Some(service) = self.services.get(&key.namespace, &key.name) else {
+            // Slices have an owner and go with it; Endpoints only share the Service's name.
+            return self.remove_endpoints(key).await;
+        };
+        let Some(selector) = managed_selector(&service) else { return Ok(()) };
+        if service.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .list()
+            .into_iter()
+            .filter(|pod| {
+                pod.metadata.namespace.as_deref() == Some(key.namespace.as_str())
+                    && selects_all_of(selector, pod.metadata.labels.as_ref())
+            })
+            .collect();
+        self.write_endpoints(key, &service, &pods).await?;
+        self.write_slices(key, &service, &pods).await
+    }
+}
+
+impl EndpointsController {
+    async fn remove_endpoints(&self, key: &Key) -> Result<(), kube::Error> {
+        let Some(endpoints) = self.endpoints.get(&key.namespace, &key.name) else { return Ok(()) };
+        // Only what this controller wrote: somebody may keep Endpoints of his own under this name.
+        if !endpoints.labels().contains_key(ENDPOINTS_MANAGED_BY) {
+            return Ok(());
+        }
+        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        match api.delete(&key.name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    async fn write_endpoints(
+        &self,
+        key: &Key,
+        service: &Service,
+        pods: &[Arc<Pod>],
+    ) -> Result<(), kube::Error> {
+        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let subsets = addresses::subsets(service, pods);
+        let subsets = (!subsets.is_empty()).then_some(subsets);
+        let mut labels = service.metadata.labels.clone().unwrap_or_default();
+        labels.insert(ENDPOINTS_MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
+        mark_headless(&mut labels, service);
+        match self.endpoints.get(&key.namespace, &key.name) {
+            Some(current) => {
+                if current.subsets.as_ref().filter(|subsets| !subsets.is_empty()) == subsets.as_ref()
+                    && current.metadata.labels.as_ref() == Some(&labels)
+                {
+                    return Ok(());
+                }
+                let mut updated = current.as_ref().clone();
+                updated.subsets = subsets;
+                updated.metadata.labels = Some(labels);
+                api.replace(&key.name, &PostParams::default(), &updated).await.map(drop)
+            }
+            None => {
+                let metadata = ObjectMeta {
+                    name: Some(key.name.clone()),
+                    namespace: Some(key.namespace.clone()),
+                    labels: Some(labels),
+                    ..ObjectMeta::default()
+                };
+                let endpoints = Endpoints { metadata, subsets };
+                gone_is_fine(api.create(&PostParams::default(), &endpoints).await)
+            }
+        }
+    }
+
+    async fn write_slices(&self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut labels = service.metadata.labels.clone().unwrap_or_default();
+        labels.insert(SERVICE_NAME.to_owned(), key.name.clone());
+        labels.insert(MANAGED_BY.to_owned(), SLICE_MANAGER.to_owned());
+        mark_headless(&mut labels, service);
+        let mut existing: Vec<Arc<EndpointSlice>> = self
+            .slices
+            .list()
+            .into_iter()
+            .filter(|slice| {
+                service_of_slice(slice).as_ref() == Some(key) && slice.metadata.deletion_timestamp.is_none()
+            })
+            .collect();
+        let taken: BTreeSet<String> = existing.iter().map(|slice| slice.name_any()).collect();
+        let mut contents = addresses::slices(service, pods);
+        // What is right already stays; then slices are reused, those with the same ports first.
+        contents.retain(|content| {
+            let same = |slice: &Arc<EndpointSlice>| {
+                slice.ports.as_deref().unwrap_or_default() == content.ports
+                    && slice.endpoints == content.endpoints
+                    && slice.metadata.labels.as_ref() == Some(&labels)
+            };
+            existing.iter().position(same).map(|index| existing.remove(index)).is_none()
+        });
+        let mut drawn = 0;
+        for content in contents {
+            let same_ports =
+                |slice: &Arc<EndpointSlice>| slice.ports.as_deref().unwrap_or_default() == content.ports;
+            let reused = existing.iter().position(same_ports).or((!existing.is_empty()).then_some(0));
+            match reused.map(|index| existing.remove(index)) {
+                Some(slice) => {
+                    let mut updated = slice.as_ref().clone();
+                    updated.ports = Some(content.ports);
+                    updated.endpoints = content.endpoints;
+                    updated.metadata.labels = Some(labels.clone());
+                    api.replace(&slice.name_any(), &PostParams::default(), &updated).await?;
+                }
+                None => {
+                    let name = self.free_name(service, &taken, &mut drawn);
+                    let slice = new_slice(service, name, &labels, content);
+                    gone_is_fine(api.create(&PostParams::default(), &slice).await)?;
+                }
+            }
+        }
+        for slice in existing {
+            match api.delete(&slice.name_any(), &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                result => drop(result?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next name of the Service's own sequence that no slice has. A cache that is behind leads to the same name
+    /// again, so that the API refuses a second slice for the same pods.
+    fn free_name(&self, service: &Service, taken: &BTreeSet<String>, drawn: &mut usize) -> String {
+        let purpose = format!(
+            "{}/{}/{}",
+            service.metadata.namespace.as_deref().unwrap_or_default(),
+            service.name_any(),
+            service.metadata.uid.as_deref().unwrap_or_default()
+        );
+        let mut rng = self.seed.stream(&purpose);
+        let base = format!("{}-", service.name_any());
+        let mut names = (0..).map(|index| (index, generated_name(&base, &mut rng)));
+        let (index, name) = names
+            .find(|(index, name)| index >= drawn && !taken.contains(name))
+            .expect("the sequence has no end");
+        *drawn = index + 1;
+        name
+    }
+}
+
+fn new_slice(
+    service: &Service,
+    name: String,
+    labels: &BTreeMap<String, String>,
+    content: SliceContent,
+) -> EndpointSlice {
+    let spec = service.spec.as_ref();
+    let family = spec.and_then(|spec| spec.ip_families.as_ref()?.first()).map_or("IPv4", String::as_str);
+    EndpointSlice {
+        address_type: family.to_owned(),
+        metadata: ObjectMeta {
+            name: Some(name),
+            generate_name: Some(format!("{}-", service.name_any())),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(labels.clone()),
+            owner_references: Some(vec![controller_reference(service)]),
+            ..ObjectMeta::default()
+        },
+        ports: Some(content.ports),
+        endpoints: content.endpoints,
+    }
+}
+
+fn mark_headless(labels: &mut BTreeMap<String, String>, service: &Service) {
+    if is_headless(service) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS);
+    }
+}
+
+/// A namespace that is going takes no new objects, and needs none.
+fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_not_found() => Ok(()),
+        result => result.map(drop),
+    }
+}

@@ -1,0 +1,252 @@
+//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, HorizontalPodAutoscalers, Endpoints
+//! and EndpointSlices, load balancer addresses.
+//!
+//! Each controller is a pure decision file and a thin shell: an ordered queue, informers shared with the other
+//! controllers, typed API calls. Writes carry the resourceVersion that was read; a conflict goes back to the queue.
+//! Namespaces and garbage collection are the API server's. Behaviour follows kube-controller-manager 1.33.
+
+mod deployment;
+mod endpoints;
+mod event_recorder;
+mod horizontal_pod_autoscaler;
+mod name_suffix;
+mod ownership;
+mod pod_state;
+mod quantity;
+mod replica_set;
+mod selector;
+mod service_load_balancer;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::{Clock, Seed, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use program::{Informer, Tasks, WorkQueue};
+
+pub use event_recorder::{EventRecorder, reference};
+
+/// CPU of running pods, as metrics-server would report it. Implemented by the kubelet.
+pub trait PodMetrics: Send + Sync {
+    /// The pod's CPU usage in the newest finished window; `None` before a running pod's first window has passed, and
+    /// for pods that do not run. Figures change once per window, not per call.
+    fn cpu(&self, namespace: &str, pod: &str) -> Option<PodCpu>;
+}
+
+/// A pod's CPU usage over one window (metrics-server: 15 s).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodCpu {
+    /// Mean usage per container over the window, in thousandths of a core.
+    pub millicores: BTreeMap<String, i64>,
+    /// The window's length.
+    pub window: Duration,
+    /// The window's end.
+    pub timestamp: Timestamp,
+}
+
+/// What the controllers of one cluster need.
+pub struct ControllerOptions {
+    /// The cluster's API, as the controller manager's user.
+    pub client: Client,
+    /// The run's clock.
+    pub clock: Clock,
+    /// The cluster's seed; names of pods and slices are drawn from it.
+    pub seed: Seed,
+    /// Where the controllers run.
+    pub tasks: Tasks,
+    /// Where Events go.
+    pub events: EventRecorder,
+    /// CPU figures for the autoscaler.
+    pub pod_metrics: Arc<dyn PodMetrics>,
+    /// Hands out a fresh address for each Service of type LoadBalancer.
+    pub load_balancer_ips: Arc<dyn Fn() -> IpAddr + Send + Sync>,
+}
+
+/// Starts all controllers in the background; they end with `options.tasks`.
+pub fn start(options: ControllerOptions) {
+    let ControllerOptions { client, clock, seed, tasks, events, pod_metrics, load_balancer_ips } = options;
+    let deployment_queue = WorkQueue::new(clock);
+    let replica_set_queue = WorkQueue::new(clock);
+    let endpoints_queue = WorkQueue::new(clock);
+    let load_balancer_queue = WorkQueue::new(clock);
+    let autoscaler_queue = horizontal_pod_autoscaler::PeriodicQueue::new(clock);
+    let expectations = replica_set::Expectations::default();
+
+    let deployments: Informer<Deployment> = {
+        let queue = deployment_queue.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            queue.add(Key::of(change.object().as_ref()));
+        })
+    };
+    let replica_sets: Informer<ReplicaSet> = {
+        let (queue, deployment_queue) = (replica_set_queue.clone(), deployment_queue.clone());
+        let deployments = deployments.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            queue.add(Key::of(change.object().as_ref()));
+            for key in deployment::owners_of(&change, &deployments) {
+                deployment_queue.add(key);
+            }
+        })
+    };
+    let services: Informer<Service> = {
+        let (endpoints_queue, load_balancer_queue) = (endpoints_queue.clone(), load_balancer_queue.clone());
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            let key = Key::of(change.object().as_ref());
+            endpoints_queue.add(key.clone());
+            load_balancer_queue.add(key);
+        })
+    };
+    let pods: Informer<Pod> = {
+        let (replica_set_queue, deployment_queue) = (replica_set_queue.clone(), deployment_queue.clone());
+        let endpoints_queue = endpoints_queue.clone();
+        let (replica_sets, services, expectations) =
+            (replica_sets.clone(), services.clone(), expectations.clone());
+        let deployments = deployments.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            expectations.observe(&change);
+            for key in replica_set::owners_of(&change, &replica_sets) {
+                replica_set_queue.add(key);
+            }
+            if let Some(key) = deployment::recreate_waiting_for(&change, &replica_sets, &deployments) {
+                deployment_queue.add(key);
+            }
+            for key in endpoints::services_of(&change, &services) {
+                endpoints_queue.add(key);
+            }
+        })
+    };
+    let endpoint_objects: Informer<Endpoints> = {
+        let queue = endpoints_queue.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            if let program::Change::Deleted(object) = change {
+                queue.add(Key::of(object.as_ref()));
+            }
+        })
+    };
+    let slices: Informer<EndpointSlice> = {
+        let queue = endpoints_queue.clone();
+        let config = watcher::Config::default().labels(endpoints::MANAGED_SLICES);
+        Informer::start(&tasks, clock, Api::all(client.clone()), config, move |change| {
+            if let program::Change::Deleted(slice) = change
+                && let Some(key) = endpoints::service_of_slice(slice)
+            {
+                queue.add(key);
+            }
+        })
+    };
+    let autoscalers: Informer<HorizontalPodAutoscaler> = {
+        let queue = autoscaler_queue.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+            queue.observe(&change);
+        })
+    };
+
+    let deployment_controller = deployment::DeploymentController {
+        client: client.clone(),
+        clock,
+        events: events.component("deployment-controller", None),
+        queue: deployment_queue.clone(),
+        deployments: deployments.clone(),
+        replica_sets: replica_sets.clone(),
+        pods: pods.clone(),
+    };
+    let replica_set_controller = replica_set::ReplicaSetController {
+        client: client.clone(),
+        clock,
+        events: events.component("replicaset-controller", None),
+        names: seed.child("replicaset-controller"),
+        queue: replica_set_queue.clone(),
+        replica_sets: replica_sets.clone(),
+        pods: pods.clone(),
+        expectations,
+        drawn: BTreeMap::new(),
+    };
+    let endpoints_controller = endpoints::EndpointsController {
+        client: client.clone(),
+        seed: seed.child("endpointslice-controller"),
+        services: services.clone(),
+        pods: pods.clone(),
+        endpoints: endpoint_objects.clone(),
+        slices: slices.clone(),
+    };
+    let autoscaler = horizontal_pod_autoscaler::Autoscaler::new(
+        client.clone(),
+        clock,
+        events.component("horizontal-pod-autoscaler", None),
+        autoscalers.clone(),
+        pods.clone(),
+        pod_metrics,
+    );
+    let load_balancer = service_load_balancer::LoadBalancerController {
+        client,
+        events: events.component("service-controller", None),
+        services: services.clone(),
+        next_ip: load_balancer_ips,
+    };
+    // Nobody may decide on half a picture: the workers start when every cache has its first list.
+    let workers = tasks.clone();
+    tasks.spawn(async move {
+        deployments.synced().await;
+        replica_sets.synced().await;
+        services.synced().await;
+        pods.synced().await;
+        endpoint_objects.synced().await;
+        slices.synced().await;
+        autoscalers.synced().await;
+        workers.spawn(work(deployment_queue, deployment_controller));
+        workers.spawn(work(replica_set_queue, replica_set_controller));
+        workers.spawn(work(endpoints_queue, endpoints_controller));
+        workers.spawn(work(load_balancer_queue, load_balancer));
+        workers.spawn(autoscaler.run(autoscaler_queue));
+    });
+}
+
+/// The key of an object in a queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Key {
+    fn of<K: Resource>(object: &K) -> Key {
+        let meta = object.meta();
+        Key {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// One controller's decision and its writes for one object.
+trait Reconcile: Send + 'static {
+    /// Brings the object to where it should be. An error sends its key back to the queue, later each time.
+    fn sync(&mut self, key: &Key) -> impl Future<Output = Result<(), kube::Error>> + Send;
+}
+
+/// Hands the queue's keys to a controller, one at a time, for ever.
+async fn work(queue: WorkQueue<Key>, mut controller: impl Reconcile) {
+    loop {
+        let key = queue.next().await;
+        match controller.sync(&key).await {
+            Ok(()) => queue.forget(&key),
+            Err(_) => queue.retry(key),
+        }
+    }
+}
+
+/// An API error in the words of its Status.
+fn api_message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
