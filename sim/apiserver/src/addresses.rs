@@ -50,7 +50,7 @@ impl Addresses {
             spec["ipFamilyPolicy"] = json!("SingleStack");
         }
         if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
-            for port in spec["ports"].as_array_mut().into_iter().flatten() {
+            for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 if port["nodePort"].as_u64().unwrap_or(0) == 0 {
                     port["nodePort"] = json!(self.next_port);
                     self.next_port = if self.next_port == *NODE_PORTS.end() {

@@ -10,13 +10,13 @@ const METRIC_SOURCES: [&str; 5] = ["resource", "containerResource", "pods", "obj
 pub(crate) fn to_v2(version: &str, hpa: &mut Value) -> Result<(), String> {
     match version {
         "v1" => {
-            let Some(spec) = hpa["spec"].as_object_mut() else { return Ok(()) };
+            let Some(spec) = hpa.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
             if let Some(percent) =
                 spec.remove("targetCPUUtilizationPercentage").filter(|value| !value.is_null())
             {
                 spec.insert("metrics".into(), json!([cpu_percent(&percent)]));
             }
-            if let Some(status) = hpa["status"].as_object_mut()
+            if let Some(status) = hpa.get_mut("status").and_then(Value::as_object_mut)
                 && let Some(percent) = status.remove("currentCPUUtilizationPercentage")
             {
                 status.insert(
@@ -27,12 +27,15 @@ pub(crate) fn to_v2(version: &str, hpa: &mut Value) -> Result<(), String> {
             }
         }
         "v2beta1" => {
-            for metric in hpa["spec"]["metrics"].as_array_mut().into_iter().flatten() {
+            for metric in hpa.pointer_mut("/spec/metrics").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 each_source(metric, |kind, source| {
                     target_to_v2(kind, source);
                 });
             }
-            for metric in hpa["status"]["currentMetrics"].as_array_mut().into_iter().flatten() {
+            for metric in
+                hpa.pointer_mut("/status/currentMetrics").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 each_source(metric, |_, source| {
                     let mut current = Map::new();
                     rename(source, "currentAverageUtilization", &mut current, "averageUtilization");
@@ -57,7 +60,7 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
                 ("spec", "metrics", "targetCPUUtilizationPercentage", percent),
                 ("status", "currentMetrics", "currentCPUUtilizationPercentage", current),
             ] {
-                if let Some(part) = hpa[part].as_object_mut() {
+                if let Some(part) = hpa.get_mut(part).and_then(Value::as_object_mut) {
                     part.remove(list);
                     if let Some(value) = value {
                         part.insert(field.into(), value);
@@ -65,13 +68,14 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
                 }
             }
             for (part, field) in [("spec", "behavior"), ("status", "conditions")] {
-                if let Some(part) = hpa[part].as_object_mut() {
+                if let Some(part) = hpa.get_mut(part).and_then(Value::as_object_mut) {
                     part.remove(field);
                 }
             }
         }
         "v2beta1" => {
-            for metric in hpa["spec"]["metrics"].as_array_mut().into_iter().flatten() {
+            for metric in hpa.pointer_mut("/spec/metrics").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 each_source(metric, |kind, source| {
                     let Some(Value::Object(mut target)) = source.remove("target") else { return };
                     rename(&mut target, "averageUtilization", source, "targetAverageUtilization");
@@ -88,7 +92,9 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
                     }
                 });
             }
-            for metric in hpa["status"]["currentMetrics"].as_array_mut().into_iter().flatten() {
+            for metric in
+                hpa.pointer_mut("/status/currentMetrics").and_then(Value::as_array_mut).into_iter().flatten()
+            {
                 each_source(metric, |_, source| {
                     let Some(Value::Object(mut current)) = source.remove("current") else { return };
                     rename(&mut current, "averageUtilization", source, "currentAverageUtilization");
@@ -96,7 +102,7 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
                     rename(&mut current, "value", source, "currentValue");
                 });
             }
-            if let Some(spec) = hpa["spec"].as_object_mut() {
+            if let Some(spec) = hpa.get_mut("spec").and_then(Value::as_object_mut) {
                 spec.remove("behavior");
             }
         }

@@ -73,7 +73,7 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
             }
         }
         "discovery.k8s.io/EndpointSlice" => {
-            for port in object["ports"].as_array_mut().into_iter().flatten() {
+            for port in object.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 set(port, "protocol", json!("TCP"));
                 set(port, "name", json!(""));
             }
@@ -103,11 +103,11 @@ fn pod_spec(spec: &mut Value) {
         set(spec, "serviceAccount", json!(account));
     }
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             self::container(container);
         }
     }
-    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
         for source in ["configMap", "secret", "projected", "downwardAPI"] {
             if volume[source].is_object() {
                 set(&mut volume[source], "defaultMode", json!(0o644));
@@ -129,7 +129,7 @@ fn container(container: &mut Value) {
         set(&mut container["resources"], "requests", json!({}));
         set(&mut container["resources"]["requests"], name, limit.clone());
     }
-    for port in container["ports"].as_array_mut().into_iter().flatten() {
+    for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         set(port, "protocol", json!("TCP"));
     }
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -145,7 +145,7 @@ fn container(container: &mut Value) {
             }
         }
     }
-    for variable in container["env"].as_array_mut().into_iter().flatten() {
+    for variable in container.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
         if variable["valueFrom"]["fieldRef"].is_object() {
             set(&mut variable["valueFrom"]["fieldRef"], "apiVersion", json!("v1"));
         }
@@ -165,7 +165,7 @@ fn service(spec: &mut Value) {
     if kind == "LoadBalancer" {
         set(spec, "allocateLoadBalancerNodePorts", json!(true));
     }
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         set(port, "protocol", json!("TCP"));
         let number = port["port"].clone();
         if port["targetPort"] == 0 || port["targetPort"] == "" {

@@ -176,7 +176,7 @@ fn orphan(store: &mut Store, uid: &str) {
 
 fn drop_owner(object: &mut Value, uid: &str) {
     let metadata = &mut object["metadata"];
-    if let Some(references) = metadata["ownerReferences"].as_array_mut() {
+    if let Some(references) = metadata.get_mut("ownerReferences").and_then(Value::as_array_mut) {
         references.retain(|reference| reference["uid"] != uid);
         if references.is_empty() {
             metadata.as_object_mut().map(|fields| fields.remove("ownerReferences"));
@@ -272,14 +272,14 @@ fn has_finalizer(object: &Value, name: &str) -> bool {
 }
 
 fn add_finalizer(object: &mut Value, name: &str) {
-    match object["metadata"]["finalizers"].as_array_mut() {
+    match object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut) {
         Some(finalizers) => finalizers.push(json!(name)),
         None => object["metadata"]["finalizers"] = json!([name]),
     }
 }
 
 fn remove_finalizer(object: &mut Value, name: &str) {
-    if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
+    if let Some(finalizers) = object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut) {
         finalizers.retain(|one| one != name);
     }
 }

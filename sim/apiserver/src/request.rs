@@ -118,30 +118,24 @@ mod tests {
 
     #[test]
     fn paths_name_their_target() {
-        let check = |path: &str, expected: Option<(&str, Option<&str>, &str, Option<&str>, Option<&str>)>| {
-            let found = target(path);
-            let found = found.as_ref().map(|found| {
-                (
-                    found.group.as_str(),
-                    found.namespace.as_deref(),
-                    found.plural.as_str(),
-                    found.name.as_deref(),
-                    found.subresource.as_deref(),
-                )
+        let check = |path: &str, expected: Option<[&str; 5]>| {
+            let found = target(path).map(|found| {
+                let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                [
+                    found.group.clone(),
+                    text(&found.namespace),
+                    found.plural.clone(),
+                    text(&found.name),
+                    text(&found.subresource),
+                ]
             });
-            assert_eq!(found, expected, "{path}");
+            assert_eq!(found, expected.map(|parts| parts.map(str::to_owned)), "{path}");
         };
-        check("/api/v1/pods", Some(("", None, "pods", None, None)));
-        check(
-            "/api/v1/namespaces/test/pods/a/status",
-            Some(("", Some("test"), "pods", Some("a"), Some("status"))),
-        );
-        check("/api/v1/namespaces/test", Some(("", None, "namespaces", Some("test"), None)));
-        check(
-            "/api/v1/namespaces/test/finalize",
-            Some(("", None, "namespaces", Some("test"), Some("finalize"))),
-        );
-        check("/apis/apps/v1/deployments", Some(("apps", None, "deployments", None, None)));
+        check("/api/v1/pods", Some(["", "", "pods", "", ""]));
+        check("/api/v1/namespaces/test/pods/a/status", Some(["", "test", "pods", "a", "status"]));
+        check("/api/v1/namespaces/test", Some(["", "", "namespaces", "test", ""]));
+        check("/api/v1/namespaces/test/finalize", Some(["", "", "namespaces", "test", "finalize"]));
+        check("/apis/apps/v1/deployments", Some(["apps", "", "deployments", "", ""]));
         check("/api/v1", None);
         check("/healthz", None);
         assert_eq!(Parameters::parse(Some("&a=b%3Dc&d")).get("a"), Some("b=c"));

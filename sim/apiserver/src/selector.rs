@@ -490,7 +490,8 @@ impl FieldSelector {
             let same = match found {
                 Value::Null => term.value.is_empty(),
                 Value::String(text) => *text == term.value,
-                other => other.to_string() == term.value,
+                Value::Bool(flag) => term.value == if *flag { "true" } else { "false" },
+                other => serde_json::from_str::<Value>(&term.value).is_ok_and(|value| value == *other),
             };
             same == term.equal
         })

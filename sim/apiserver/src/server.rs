@@ -233,10 +233,9 @@ impl ApiServer {
             Some(Fault::Delay(delay)) => self.0.options.clock.sleep(delay).await,
             None => {}
         }
-        let manager = parameters.get("fieldManager").map_or_else(
-            || text(header::USER_AGENT).split('/').next().filter(|agent| !agent.is_empty()).unwrap_or(user),
-            |manager| manager,
-        );
+        let manager = parameters.get("fieldManager").unwrap_or_else(|| {
+            text(header::USER_AGENT).split('/').next().filter(|agent| !agent.is_empty()).unwrap_or(user)
+        });
         let answer = self.serve(
             &head.method,
             &target,

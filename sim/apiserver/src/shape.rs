@@ -433,13 +433,6 @@ impl Keys<'_> {
             Keys::Schema(keys) => keys.iter().for_each(|(key, default)| take(key, default.as_ref(), None)),
         }
     }
-
-    pub(crate) fn contains(self, name: &str) -> bool {
-        match self {
-            Keys::BuiltIn(keys) => keys.iter().any(|(key, _)| *key == name),
-            Keys::Schema(keys) => keys.iter().any(|(key, _)| key == name),
-        }
-    }
 }
 
 impl<'a> Cursor<'a> {
@@ -499,27 +492,6 @@ impl<'a> Cursor<'a> {
         match self {
             Cursor::Field(field) => field.atomic,
             Cursor::Schema(shape) => shape.atomic,
-            _ => false,
-        }
-    }
-
-    /// Whether the mere presence of the value here is nobody's.
-    pub(crate) fn is_always(self) -> bool {
-        match self {
-            Cursor::Field(field) => field.always,
-            // A custom object's metadata is a struct like any other's.
-            Cursor::Type(ty) => std::ptr::eq(ty, &OBJECT_META),
-            _ => false,
-        }
-    }
-
-    /// Whether `name` is a key of a map here, and not a declared field.
-    pub(crate) fn is_map_key(self, name: &str) -> bool {
-        match self {
-            Cursor::Schema(shape) => {
-                !shape.fields.contains_key(name) && !(shape.resource && name == "metadata")
-            }
-            Cursor::Undescribed => true,
             _ => false,
         }
     }

@@ -47,6 +47,9 @@ pub(crate) struct Event {
     pub removed: bool,
 }
 
+/// What a new watch missed, and the channel of what is to come.
+pub(crate) type Subscription = (Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>);
+
 struct Watcher {
     namespace: Option<String>,
     events: mpsc::UnboundedSender<Arc<Event>>,
@@ -177,7 +180,7 @@ impl Store {
         collection: &str,
         namespace: Option<&str>,
         from: Option<u64>,
-    ) -> Result<(Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>), Failure> {
+    ) -> Result<Subscription, Failure> {
         let newest = self.version;
         let collection = self.collections.get_mut(collection).expect("the caller found the collection");
         let missed: Vec<_> = match from {

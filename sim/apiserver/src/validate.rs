@@ -262,7 +262,7 @@ fn pod_update(spec: &Value, old: &Value, causes: &mut Causes) {
     let frozen = |spec: &Value| {
         let mut spec = spec.clone();
         for list in ["initContainers", "containers"] {
-            for container in spec[list].as_array_mut().into_iter().flatten() {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 container["image"] = Value::Null;
             }
         }

@@ -419,7 +419,7 @@ fn keep_allocated(resource: &Resource, object: &mut Value, old: &Value) {
         }
     }
     let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    for port in object.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let before = old_ports.iter().find(|old| old["port"] == port["port"]);
         if port["nodePort"].is_null()
             && let Some(number) = before.map(|old| &old["nodePort"]).filter(|number| !number.is_null())

@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let current = json!({"spec": {"containers": [{"name": "a"}], "strategy": {}}});
+        let current = json!({"metadata": {}, "spec": {"containers": [{"name": "a"}], "strategy": {}}});
         let refuse = |patch: Value| apply("/Pod", &current, &patch).unwrap_err();
         let missing = refuse(json!({"spec": {"containers": [{"image": "x"}]}}));
         assert_eq!(missing.code(), 500);

@@ -1,5 +1,14 @@
 //! Structural schemas of custom resources: pruning, defaulting, validation.
-use serde_json::Value;
+//!
+//! A [`Schema`] is compiled once from a CRD version's `openAPIV3Schema`. Rules in CEL (`x-kubernetes-validations`) are
+//! not evaluated. Messages follow the real server's (kube-openapi's `validate` package).
+
+mod validate;
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::{Map, Value};
 
 /// One reason why an object or a schema is invalid, as in `details.causes` of a Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,39 +22,269 @@ pub struct Cause {
 }
 
 /// A compiled `openAPIV3Schema`.
-#[derive(Debug, Clone)]
-pub struct Schema {}
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    kind: Option<String>,
+    format: Option<String>,
+    nullable: bool,
+    int_or_string: bool,
+    preserve_unknown: bool,
+    embedded: bool,
+    properties: BTreeMap<String, Schema>,
+    additional: Option<Box<Schema>>,
+    allows_additional: bool,
+    items: Option<Box<Schema>>,
+    required: Vec<String>,
+    default: Option<Value>,
+    choices: Vec<Value>,
+    pattern: Option<(String, Regex)>,
+    minimum: Option<(f64, bool)>,
+    maximum: Option<(f64, bool)>,
+    multiple_of: Option<f64>,
+    length: (Option<u64>, Option<u64>),
+    item_count: (Option<u64>, Option<u64>),
+    property_count: (Option<u64>, Option<u64>),
+    unique: Unique,
+    all_of: Vec<Schema>,
+    any_of: Vec<Schema>,
+    one_of: Vec<Schema>,
+    not: Option<Box<Schema>>,
+}
+
+/// Which items of a list may not be there twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Unique {
+    #[default]
+    No,
+    Items,
+    Keys(Vec<String>),
+}
 
 impl Schema {
     /// Compiles the `openAPIV3Schema` of a CRD version.
     ///
     /// # Errors
-    /// What keeps the schema from being structural.
+    /// What keeps the schema from being structural: unknown types, bad patterns.
     pub fn compile(schema: &Value) -> Result<Schema, Vec<Cause>> {
-        let _ = schema;
-        Ok(Schema {})
+        let mut causes = Vec::new();
+        let compiled = compile(schema, "", &mut causes);
+        if causes.is_empty() && compiled.kind.as_deref() != Some("object") {
+            causes.push(Cause {
+                reason: "FieldValueInvalid",
+                message: format!("Invalid value: {}: must be object at the root", schema["type"]),
+                field: "type".to_owned(),
+            });
+        }
+        if causes.is_empty() { Ok(compiled) } else { Err(causes) }
     }
 
     /// Drops unknown fields.
     pub fn prune(&self, object: &mut Value) {
-        let _ = object;
+        self.prune_at(object, true);
     }
 
     /// The paths of the fields that [`Schema::prune`] would drop, sorted: `spec.foo`.
     pub fn unknown_fields(&self, object: &Value) -> Vec<String> {
-        let _ = object;
-        Vec::new()
+        let mut unknown = Vec::new();
+        self.collect_unknown(object, true, "", &mut unknown);
+        unknown.sort();
+        unknown
     }
 
     /// Fills in defaults.
     pub fn default(&self, object: &mut Value) {
-        let _ = object;
+        match object {
+            Value::Object(fields) => {
+                for (name, schema) in &self.properties {
+                    if let Some(default) = &schema.default {
+                        let missing = match fields.get(name) {
+                            None => true,
+                            Some(Value::Null) => !schema.nullable,
+                            Some(_) => false,
+                        };
+                        if missing {
+                            fields.insert(name.clone(), default.clone());
+                        }
+                    }
+                    if let Some(value) = fields.get_mut(name) {
+                        schema.default(value);
+                    }
+                }
+                if let Some(additional) = &self.additional {
+                    for (name, value) in fields.iter_mut() {
+                        if !self.properties.contains_key(name) {
+                            additional.default(value);
+                        }
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = &self.items {
+                    items.iter_mut().for_each(|item| schema.default(item));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Everything that is wrong with a pruned and defaulted object.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
-        let _ = object;
-        Vec::new()
+        let mut causes = Vec::new();
+        validate::check(self, object, "", true, &mut causes);
+        causes
+    }
+
+    fn prune_at(&self, value: &mut Value, resource: bool) {
+        match value {
+            Value::Object(fields) => {
+                if !self.keeps_unknown() {
+                    fields.retain(|name, _| {
+                        self.properties.contains_key(name)
+                            || ((resource || self.embedded) && is_of_resources(name))
+                    });
+                }
+                for (name, value) in fields.iter_mut() {
+                    if (resource || self.embedded) && is_of_resources(name) {
+                        continue;
+                    }
+                    if let Some(schema) = self.properties.get(name).or(self.additional.as_deref()) {
+                        schema.prune_at(value, false);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = &self.items {
+                    items.iter_mut().for_each(|item| schema.prune_at(item, false));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn collect_unknown(&self, value: &Value, resource: bool, path: &str, unknown: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    if (resource || self.embedded) && is_of_resources(name) {
+                        continue;
+                    }
+                    let path = join(path, name);
+                    match self.properties.get(name).or(self.additional.as_deref()) {
+                        Some(schema) => schema.collect_unknown(value, false, &path, unknown),
+                        None if self.keeps_unknown() => {}
+                        None => unknown.push(path),
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = &self.items {
+                    for (index, item) in items.iter().enumerate() {
+                        schema.collect_unknown(item, false, &format!("{path}[{index}]"), unknown);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn keeps_unknown(&self) -> bool {
+        self.preserve_unknown || self.allows_additional || self.additional.is_some()
+    }
+}
+
+fn is_of_resources(name: &str) -> bool {
+    matches!(name, "apiVersion" | "kind" | "metadata")
+}
+
+pub(crate) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) -> Schema {
+    const KINDS: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+    let text = |field: &str| schema[field].as_str().map(str::to_owned);
+    let number = |field: &str| schema[field].as_u64();
+    let is = |field: &str| schema[field] == true;
+    let nested = |field: &str, causes: &mut Vec<Cause>| {
+        schema[field].is_object().then(|| Box::new(compile(&schema[field], &join(path, field), causes)))
+    };
+    let list = |field: &str, causes: &mut Vec<Cause>| {
+        let schemas = schema[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let compiled = schemas
+            .iter()
+            .enumerate()
+            .map(|(index, schema)| compile(schema, &format!("{}[{index}]", join(path, field)), causes));
+        compiled.collect::<Vec<_>>()
+    };
+    let kind = text("type").filter(|kind| !kind.is_empty());
+    if let Some(kind) = kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
+        causes.push(Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {kind:?}: supported values: {KINDS:?}"),
+            field: join(path, "type"),
+        });
+    }
+    let pattern = text("pattern").and_then(|pattern| match Regex::new(&pattern) {
+        Ok(regex) => Some((pattern, regex)),
+        Err(_) => {
+            causes.push(Cause {
+                reason: "FieldValueInvalid",
+                message: format!("Invalid value: {pattern:?}: must be a valid regular expression"),
+                field: join(path, "pattern"),
+            });
+            None
+        }
+    });
+    let keys = || {
+        let keys = schema["x-kubernetes-list-map-keys"].as_array();
+        keys.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let bound = |field: &str, exclusive: &str| schema[field].as_f64().map(|bound| (bound, is(exclusive)));
+    Schema {
+        format: text("format"),
+        nullable: is("nullable"),
+        int_or_string: is("x-kubernetes-int-or-string"),
+        preserve_unknown: is("x-kubernetes-preserve-unknown-fields"),
+        embedded: is("x-kubernetes-embedded-resource"),
+        properties: schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, schema)| {
+                let path = join(&join(path, "properties"), name);
+                (name.clone(), compile(schema, &path, causes))
+            })
+            .collect(),
+        additional: nested("additionalProperties", causes),
+        allows_additional: is("additionalProperties"),
+        items: nested("items", causes),
+        required: schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        default: schema.get("default").cloned(),
+        choices: schema["enum"].as_array().cloned().unwrap_or_default(),
+        pattern,
+        minimum: bound("minimum", "exclusiveMinimum"),
+        maximum: bound("maximum", "exclusiveMaximum"),
+        multiple_of: schema["multipleOf"].as_f64(),
+        length: (number("minLength"), number("maxLength")),
+        item_count: (number("minItems"), number("maxItems")),
+        property_count: (number("minProperties"), number("maxProperties")),
+        unique: match schema["x-kubernetes-list-type"].as_str() {
+            Some("set") => Unique::Items,
+            Some("map") => Unique::Keys(keys()),
+            _ if is("uniqueItems") => Unique::Items,
+            _ => Unique::No,
+        },
+        all_of: list("allOf", causes),
+        any_of: list("anyOf", causes),
+        one_of: list("oneOf", causes),
+        not: nested("not", causes),
+        kind,
     }
 }
 
@@ -60,4 +299,9 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
+}
+
+/// The key of a list item: the fields that tell it from the others.
+fn key_of(item: &Map<String, Value>, keys: &[String]) -> Vec<Value> {
+    keys.iter().map(|key| item.get(key).cloned().unwrap_or(Value::Null)).collect()
 }
