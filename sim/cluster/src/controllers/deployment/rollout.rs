@@ -313,7 +313,8 @@ mod tests {
             for _ in 0..200 {
                 new.available = new.replicas;
                 new.replicas = limits.new_set(true, new.replicas, new.replicas + old[0].replicas + old[1].replicas);
-                for (set, size) in old.iter_mut().zip(limits.old_sets(new, &old)) {
+                let sizes = limits.old_sets(new, &old);
+                for (set, size) in old.iter_mut().zip(sizes) {
                     set.replicas = size;
                     set.available = set.available.min(size);
                 }
