@@ -2,3 +2,6 @@
 
 /// Flagger's kinds: Canary, MetricTemplate, AlertProvider.
 pub const FLAGGER: &str = include_str!("../manifests/flagger.yaml");
+
+/// Argo CD's kinds: Application, AppProject.
+pub const ARGOCD: &str = include_str!("../manifests/argocd.yaml");
