@@ -1,0 +1,3 @@
+//! A cluster as its clients see it.
+
+mod controllers;
