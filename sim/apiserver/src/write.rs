@@ -321,7 +321,8 @@ pub(crate) fn replace(
             return Err(Failure::invalid(resource, name, &causes));
         }
     }
-    if raises_generation(resource, call.version.status, &object, &old.value) {
+    // Annotations that ride along with a status are no new generation.
+    if subresource != "status" && raises_generation(resource, call.version.status, &object, &old.value) {
         let generation = old.value["metadata"]["generation"].as_i64().unwrap_or(0);
         object["metadata"]["generation"] = json!(generation + 1);
     }
