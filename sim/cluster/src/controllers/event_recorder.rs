@@ -1,5 +1,5 @@
-//! Kubernetes Events: recorded without waiting, written in order by one task, repeated ones counted (client-go's
-//! `EventBroadcaster`).
+//! Kubernetes Events: recorded without waiting, written in order by one task, repeated ones counted
+//! (client-go's `EventBroadcaster`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,8 +21,8 @@ const REMEMBERED_MAX: usize = 4096;
 const ATTEMPTS: u32 = 12;
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(10);
 
-/// Records Events about a cluster's objects on behalf of one component. Cheap to clone; all recorders made from one
-/// share its writer, so that names are unique and counts right.
+/// Records Events about a cluster's objects on behalf of one component. Cheap to clone; all recorders made
+/// from one share its writer, so that names are unique and counts right.
 #[derive(Clone)]
 pub struct EventRecorder {
     writer: mpsc::Sender<Occurrence>,
@@ -159,7 +159,6 @@ where
 }
 
 fn event(identity: Identity, at: Time, namespace: &str, counter: u64) -> Event {
-    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "only unique names matter")]
     let stamp = (at.0.as_nanosecond() as u64).wrapping_add(counter);
     let component = identity.component.clone();
     Event {

@@ -1,9 +1,10 @@
-//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, HorizontalPodAutoscalers, Endpoints
-//! and EndpointSlices, load balancer addresses.
+//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, HorizontalPodAutoscalers,
+//! Endpoints and EndpointSlices, load balancer addresses.
 //!
-//! Each controller is a pure decision file and a thin shell: an ordered queue, informers shared with the other
-//! controllers, typed API calls. Writes carry the resourceVersion that was read; a conflict goes back to the queue.
-//! Namespaces and garbage collection are the API server's. Behaviour follows kube-controller-manager 1.33.
+//! Each controller is a pure decision file and a thin shell: an ordered queue, informers shared with the
+//! other controllers, typed API calls. Writes carry the resourceVersion that was read; a conflict goes back
+//! to the queue. Namespaces and garbage collection are the API server's. Behaviour follows
+//! kube-controller-manager 1.33.
 
 mod deployment;
 mod endpoints;
@@ -36,8 +37,8 @@ pub use event_recorder::{EventRecorder, reference};
 
 /// CPU of running pods, as metrics-server would report it. Implemented by the kubelet.
 pub trait PodMetrics: Send + Sync {
-    /// The pod's CPU usage in the newest finished window; `None` before a running pod's first window has passed, and
-    /// for pods that do not run. Figures change once per window, not per call.
+    /// The pod's CPU usage in the newest finished window; `None` before a running pod's first window has
+    /// passed, and for pods that do not run. Figures change once per window, not per call.
     fn cpu(&self, namespace: &str, pod: &str) -> Option<PodCpu>;
 }
 

@@ -61,8 +61,8 @@ pub(super) fn claim(owner: &ObjectMeta, selector: &LabelSelector, object: &Objec
     }
 }
 
-/// Writes an adoption or release and returns whether the object is now the owner's. An object that has gone or
-/// changed hands meanwhile is not an error.
+/// Writes an adoption or release and returns whether the object is now the owner's. An object that has gone
+/// or changed hands meanwhile is not an error.
 pub(super) async fn carry_out<K, O>(
     api: &Api<O>,
     owner: &K,

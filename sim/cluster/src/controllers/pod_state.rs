@@ -32,7 +32,8 @@ pub(super) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     condition.last_transition_time.as_ref().map(|time| time.0)
 }
 
-/// How long until the pod has been ready for `min_ready_seconds`: zero if it is available, `None` if it is not ready.
+/// How long until the pod has been ready for `min_ready_seconds`: zero if it is available, `None` if it is
+/// not ready.
 pub(super) fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
     if min_ready_seconds == 0 {
         return is_ready(pod).then_some(Duration::ZERO);

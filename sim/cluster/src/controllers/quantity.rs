@@ -29,7 +29,6 @@ pub(super) fn milli_value(quantity: &Quantity) -> Option<i64> {
         exponent => 10_f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
     };
     // A hair below, so that a product such as 0.1 * 1000 with its last bit too high is not rounded to 101.
-    #[allow(clippy::cast_possible_truncation, reason = "quantities above 2^63 saturate")]
     Some((number * factor * 1000.0 - 1e-6).ceil() as i64)
 }
 

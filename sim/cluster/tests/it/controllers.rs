@@ -27,6 +27,8 @@ const READY_AFTER: Duration = Duration::from_secs(6);
 struct World {
     client: Client,
     clock: Clock,
+    /// Where the controllers run.
+    manager: Tasks,
     /// Millicores that every running pod uses.
     cpu: Arc<AtomicI64>,
     /// The most pods and the fewest ready ones that were seen since the last reset.
@@ -56,26 +58,34 @@ where
         });
         let tasks = Tasks::default();
         let client = Client::new(server.client_service("admin"), "default");
-        let manager = Client::new(server.client_service("system:kube-controller-manager"), "default");
+        let manager = Tasks::default();
+        let controllers = Client::new(server.client_service("system:kube-controller-manager"), "default");
         let cpu = Arc::new(AtomicI64::new(10));
-        let next_ip = AtomicU8::new(1);
-        start_controllers(ControllerOptions {
-            client: manager.clone(),
-            clock,
-            seed: seed.child("controllers"),
-            tasks: tasks.clone(),
-            events: EventRecorder::new(manager, clock, &tasks),
-            pod_metrics: Arc::new(FlatCpu(Arc::clone(&cpu), clock)),
-            load_balancer_ips: Arc::new(move || {
-                IpAddr::from([203, 0, 113, next_ip.fetch_add(1, Ordering::Relaxed)])
-            }),
-        });
+        start_manager(&controllers, clock, &manager, &cpu);
         let namespace: Namespace = from(json!({"metadata": {"name": "test"}}));
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let extremes = Arc::new(Mutex::new((0, usize::MAX)));
         start_kubelet(&client, clock, &tasks, Arc::clone(&extremes));
-        test(World { client, clock, cpu, extremes }).await
+        test(World { client, clock, manager, cpu, extremes }).await
     })
+}
+
+/// Starts the controllers and returns their recorder of Events.
+fn start_manager(client: &Client, clock: Clock, tasks: &Tasks, cpu: &Arc<AtomicI64>) -> EventRecorder {
+    let events = EventRecorder::new(client.clone(), clock, tasks);
+    let next_ip = AtomicU8::new(1);
+    start_controllers(ControllerOptions {
+        client: client.clone(),
+        clock,
+        seed: Seed::new(7).child("controllers"),
+        tasks: tasks.clone(),
+        events: events.clone(),
+        pod_metrics: Arc::new(FlatCpu(Arc::clone(cpu), clock)),
+        load_balancer_ips: Arc::new(move || {
+            IpAddr::from([203, 0, 113, next_ip.fetch_add(1, Ordering::Relaxed)])
+        }),
+    });
+    events
 }
 
 /// Runs pods: an address at once, ready after [`READY_AFTER`], gone a second after their deletion.
@@ -84,32 +94,40 @@ fn start_kubelet(client: &Client, clock: Clock, tasks: &Tasks, extremes: Arc<Mut
     let pods: Arc<Mutex<BTreeMap<String, bool>>> = Arc::default();
     let informer = {
         let queue = queue.clone();
-        Informer::<Pod>::start(tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
-            let pod = change.object();
-            let name = pod.name_any();
-            let mut pods = pods.lock().unwrap();
-            match &change {
-                Change::Applied { old: None, .. } => {
-                    queue.add((0, name.clone()));
-                    queue.add_after((1, name.clone()), READY_AFTER);
-                }
-                Change::Applied { old: Some(old), new } => {
-                    if old.metadata.deletion_timestamp.is_none() && new.metadata.deletion_timestamp.is_some() {
-                        queue.add_after((2, name.clone()), Duration::from_secs(1));
+        Informer::<Pod>::start(
+            tasks,
+            clock,
+            Api::all(client.clone()),
+            watcher::Config::default(),
+            move |change| {
+                let pod = change.object();
+                let name = pod.name_any();
+                let mut pods = pods.lock().unwrap();
+                match &change {
+                    Change::Applied { old: None, .. } => {
+                        queue.add((0, name.clone()));
+                        queue.add_after((1, name.clone()), READY_AFTER);
                     }
+                    Change::Applied { old: Some(old), new } => {
+                        if old.metadata.deletion_timestamp.is_none()
+                            && new.metadata.deletion_timestamp.is_some()
+                        {
+                            queue.add_after((2, name.clone()), Duration::from_secs(1));
+                        }
+                    }
+                    Change::Deleted(_) => {}
                 }
-                Change::Deleted(_) => {}
-            }
-            if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-                pods.remove(&name);
-            } else {
-                let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
-            }
-            let ready = pods.values().filter(|ready| **ready).count();
-            let mut extremes = extremes.lock().unwrap();
-            *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
-        })
+                if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+                    pods.remove(&name);
+                } else {
+                    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                    pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+                }
+                let ready = pods.values().filter(|ready| **ready).count();
+                let mut extremes = extremes.lock().unwrap();
+                *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
+            },
+        )
     };
     let api: Api<Pod> = Api::namespaced(client.clone(), "test");
     let mut started = 0;
@@ -189,7 +207,8 @@ impl World {
     }
 
     async fn set_image(&self, image: &str) {
-        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "podinfod", "image": image}]}}}});
+        let patch =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "podinfod", "image": image}]}}}});
         let params = PatchParams::default();
         self.api::<Deployment>().patch("podinfo", &params, &Patch::Strategic(patch)).await.unwrap();
     }
@@ -238,7 +257,12 @@ fn a_rollout_keeps_its_limits_and_an_undo_reuses_the_old_replica_set() {
         assert_eq!(*world.extremes.lock().unwrap(), (5, 3));
         let status = world.deployment().await.status.unwrap();
         assert_eq!(
-            (status.updated_replicas, status.replicas, status.available_replicas, status.unavailable_replicas),
+            (
+                status.updated_replicas,
+                status.replicas,
+                status.available_replicas,
+                status.unavailable_replicas
+            ),
             (Some(4), Some(4), Some(4), None)
         );
         assert_eq!(status.observed_generation, Some(2));
@@ -315,7 +339,10 @@ fn recreate_and_scale_and_pause() {
         let status = world.deployment().await.status.unwrap();
         assert_eq!((status.available_replicas, status.updated_replicas), (Some(5), None));
         assert_eq!(world.condition("Progressing").await, "Unknown DeploymentPaused");
-        deployments.patch("podinfo", &PatchParams::default(), &patch(json!({"paused": false}))).await.unwrap();
+        deployments
+            .patch("podinfo", &PatchParams::default(), &patch(json!({"paused": false})))
+            .await
+            .unwrap();
         world.seconds(30).await;
         assert_eq!(world.deployment().await.status.unwrap().updated_replicas, Some(5));
     });
@@ -342,8 +369,7 @@ fn the_autoscaler_follows_cpu_up_at_once_and_down_after_five_minutes() {
         assert_eq!(world.deployment().await.spec.unwrap().replicas, Some(4));
         let above = "New size: 4; reason: cpu resource utilization (percentage of request) above target";
         assert_eq!(world.messages("SuccessfulRescale").await, [above]);
-        let status =
-            world.api::<HorizontalPodAutoscaler>().get("podinfo").await.unwrap().status.unwrap();
+        let status = world.api::<HorizontalPodAutoscaler>().get("podinfo").await.unwrap().status.unwrap();
         assert_eq!((status.current_replicas, status.desired_replicas), (Some(2), 4));
         let conditions: Vec<_> = status
             .conditions
@@ -364,7 +390,10 @@ fn the_autoscaler_follows_cpu_up_at_once_and_down_after_five_minutes() {
         assert_eq!(world.deployment().await.status.unwrap().available_replicas, Some(4));
         world.seconds(60).await;
         assert_eq!(world.deployment().await.status.unwrap().available_replicas, Some(2));
-        assert_eq!(world.messages("SuccessfulRescale").await[1], "New size: 2; reason: All metrics below target");
+        assert_eq!(
+            world.messages("SuccessfulRescale").await[1],
+            "New size: 2; reason: All metrics below target"
+        );
     });
 }
 
@@ -385,7 +414,10 @@ fn services_get_endpoints_slices_and_addresses() {
         let counts = |endpoints: Endpoints| {
             let count = |list: Option<Vec<_>>| list.map_or(0, |list| list.len());
             let subsets = endpoints.subsets.unwrap_or_default();
-            subsets.into_iter().map(|s| (count(s.addresses), count(s.not_ready_addresses))).collect::<Vec<_>>()
+            subsets
+                .into_iter()
+                .map(|s| (count(s.addresses), count(s.not_ready_addresses)))
+                .collect::<Vec<_>>()
         };
         let endpoints: Api<Endpoints> = world.api();
         assert_eq!(counts(endpoints.get("podinfo").await.unwrap()), [(0, 2)]);
@@ -448,4 +480,34 @@ fn the_same_seed_gives_the_same_history() {
     let first = history();
     assert_eq!(first, history());
     assert_eq!(first.matches("SuccessfulCreate").count(), 8);
+}
+
+#[test]
+fn restarted_controllers_carry_on_and_repeated_events_are_counted() {
+    with_world(|world| async move {
+        world.create(deployment(2, "podinfo:1")).await;
+        world.seconds(15).await;
+        // A restart: the same seed, an empty memory.
+        world.manager.abort_all();
+        let events = start_manager(&world.client, world.clock, &world.manager, &world.cpu);
+        let replicas = Patch::Merge(json!({"spec": {"replicas": 4}}));
+        world.api::<Deployment>().patch("podinfo", &PatchParams::default(), &replicas).await.unwrap();
+        world.seconds(15).await;
+        assert_eq!(world.deployment().await.status.unwrap().available_replicas, Some(4));
+        assert_eq!(world.messages("SuccessfulCreate").await.len(), 4);
+        assert_eq!(world.messages("FailedCreate").await, [""; 0]);
+        let recorder = events.component("kubelet", Some("node-1"));
+        let object = cluster::reference(&world.deployment().await);
+        for _ in 0..3 {
+            recorder.warning(&object, "BackOff", "Back-off restarting failed container");
+            world.seconds(10).await;
+        }
+        let events = world.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let event = events.iter().find(|event| event.reason.as_deref() == Some("BackOff")).unwrap();
+        let times = |time: &Option<Time>| time.as_ref().unwrap().0.to_string();
+        assert_eq!(event.count, Some(3));
+        assert_eq!(times(&event.first_timestamp), "2020-03-17T11:00:30Z");
+        assert_eq!(times(&event.last_timestamp), "2020-03-17T11:00:50Z");
+        assert_eq!(event.source.as_ref().unwrap().host.as_deref(), Some("node-1"));
+    });
 }

@@ -1,8 +1,8 @@
 //! The Deployment controller: rolls ReplicaSets from one template to the next.
 //!
-//! Sizes are decided in `rollout`, revisions in `revision`, status and conditions in `status`; this file reads, asks
-//! them, and writes. It follows `pkg/controller/deployment` of Kubernetes step by step, because a rollout's visible
-//! order of writes comes from there.
+//! Sizes are decided in `rollout`, revisions in `revision`, status and conditions in `status`; this file
+//! reads, asks them, and writes. It follows `pkg/controller/deployment` of Kubernetes step by step, because a
+//! rollout's visible order of writes comes from there.
 
 mod revision;
 mod rollout;
@@ -25,7 +25,8 @@ use super::selector::{is_empty, selects};
 use super::{Key, Reconcile};
 use rollout::{Limits, SetSize, Share};
 
-/// Deployments that a change of a ReplicaSet concerns: its controllers before and after, or those that may adopt it.
+/// Deployments that a change of a ReplicaSet concerns: its controllers before and after, or those that may
+/// adopt it.
 pub(super) fn owners_of(change: &Change<'_, ReplicaSet>, deployments: &Informer<Deployment>) -> Vec<Key> {
     let set = change.object();
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
@@ -279,7 +280,8 @@ impl Step<'_> {
                 if own && template.is_some_and(|t| revision::same_template(t, &self.spec.template)) {
                     (existing, true)
                 } else {
-                    // Another template has this hash: count the collision, which changes the hash, and try again.
+                    // Another template has this hash: count the collision, which changes the hash, and try
+                    // again.
                     let mut status = self.deployment.status.clone().unwrap_or_default();
                     status.collision_count = Some(collisions.unwrap_or(0) + 1);
                     self.write_status(status).await?;
@@ -453,7 +455,8 @@ impl Step<'_> {
         self.old.iter().chain(&self.new).map(|set| replicas(set)).sum()
     }
 
-    /// Writes the status after a step of a rollout; a rollout that stands still is looked at again at its deadline.
+    /// Writes the status after a step of a rollout; a rollout that stands still is looked at again at its
+    /// deadline.
     async fn write_step_status(&mut self) -> Result<(), kube::Error> {
         let status = status::after_step(&self.deployment, self.new.as_ref(), &self.old, self.now);
         if self.deployment.status.as_ref() == Some(&status) {

@@ -1,5 +1,5 @@
-//! Revisions of a Deployment: which ReplicaSet carries the current template, their hashes, numbers and annotations.
-//! Pure; follows `pkg/controller/deployment/util/deployment_util.go`.
+//! Revisions of a Deployment: which ReplicaSet carries the current template, their hashes, numbers and
+//! annotations. Pure; follows `pkg/controller/deployment/util/deployment_util.go`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ const NOT_COPIED: [&str; 6] = [
 
 type Annotations = BTreeMap<String, String>;
 
-/// The hash of a pod template: FNV-1a over its JSON, in the alphabet of generated names. `collisions` sets a clashing
-/// template apart.
+/// The hash of a pod template: FNV-1a over its JSON, in the alphabet of generated names. `collisions` sets a
+/// clashing template apart.
 pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let json = serde_json::to_vec(template).expect("a pod template serialises");
     let mut hash: u32 = 0x811c_9dc5;
@@ -95,8 +95,8 @@ pub(super) fn number(set: &ReplicaSet, annotation: &str) -> Option<i32> {
     set.annotations().get(annotation)?.parse().ok()
 }
 
-/// Brings the current set's annotations up to date: those of the Deployment, and its revision if that grew. Returns
-/// whether anything changed.
+/// Brings the current set's annotations up to date: those of the Deployment, and its revision if that grew.
+/// Returns whether anything changed.
 pub(super) fn annotate(set: &mut Annotations, deployment: &Annotations, revision: i64) -> bool {
     let mut changed = false;
     for (key, value) in deployment {

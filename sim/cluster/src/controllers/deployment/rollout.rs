@@ -44,8 +44,8 @@ impl Limits {
         )
     }
 
-    /// The limits of a rolling update: surge rounds up, unavailable rounds down, absent means 25%, and both zero
-    /// would never move, so one pod may then be unavailable.
+    /// The limits of a rolling update: surge rounds up, unavailable rounds down, absent means 25%, and both
+    /// zero would never move, so one pod may then be unavailable.
     pub(super) fn rolling(
         replicas: i32,
         max_surge: Option<&IntOrString>,
@@ -64,7 +64,8 @@ impl Limits {
         self.replicas - self.max_unavailable
     }
 
-    /// The size that the new ReplicaSet may grow (or must shrink) to, when all sets together want `total` pods.
+    /// The size that the new ReplicaSet may grow (or must shrink) to, when all sets together want `total`
+    /// pods.
     pub(super) fn new_set(self, rolling: bool, new: i32, total: i32) -> i32 {
         if !rolling || new >= self.replicas {
             return self.replicas;
@@ -73,8 +74,8 @@ impl Limits {
         new + room.min(self.replicas - new)
     }
 
-    /// The sizes that the old ReplicaSets (oldest first) shrink to: pods that never became available go first, then
-    /// available ones as far as the minimum allows.
+    /// The sizes that the old ReplicaSets (oldest first) shrink to: pods that never became available go
+    /// first, then available ones as far as the minimum allows.
     pub(super) fn old_sets(self, new: SetSize, old: &[SetSize]) -> Vec<i32> {
         let mut sizes: Vec<i32> = old.iter().map(|set| set.replicas).collect();
         let total = new.replicas + sizes.iter().sum::<i32>();
@@ -100,7 +101,8 @@ impl Limits {
     }
 }
 
-/// A count or a percentage of `replicas` (plus `round_up` hundredths of a pod before the division drops them).
+/// A count or a percentage of `replicas` (plus `round_up` hundredths of a pod before the division drops
+/// them).
 fn scaled(value: Option<&IntOrString>, replicas: i32, round_up: i64) -> i32 {
     let percent = match value {
         Some(IntOrString::Int(count)) => return (*count).max(0),
@@ -118,12 +120,13 @@ fn scaled(value: Option<&IntOrString>, replicas: i32, round_up: i64) -> i32 {
 pub(super) struct Share {
     /// `spec.replicas`.
     pub(super) replicas: i32,
-    /// The Deployment's size plus surge when the set was last scaled (its annotation, else the Deployment's status).
+    /// The Deployment's size plus surge when the set was last scaled (its annotation, else the Deployment's
+    /// status).
     pub(super) max_replicas: i32,
 }
 
-/// Sizes of the active ReplicaSets (oldest first) after spreading a resize over them in proportion to their sizes;
-/// what rounding leaves over goes to the largest.
+/// Sizes of the active ReplicaSets (oldest first) after spreading a resize over them in proportion to their
+/// sizes; what rounding leaves over goes to the largest.
 pub(super) fn proportional(limits: Limits, sets: &[Share]) -> Vec<i32> {
     let total: i32 = sets.iter().map(|set| set.replicas).sum();
     let allowed = if limits.replicas > 0 { limits.replicas + limits.max_surge } else { 0 };
@@ -167,7 +170,6 @@ fn fraction(limits: Limits, set: Share) -> i32 {
     }
     let after =
         f64::from(set.replicas) * f64::from(limits.replicas + limits.max_surge) / f64::from(set.max_replicas);
-    #[allow(clippy::cast_possible_truncation, reason = "saturates; replica counts are small")]
     let after = after.round() as i32;
     after - set.replicas
 }
@@ -202,8 +204,8 @@ mod tests {
         check(10, Some(percent("nonsense")), Some(percent("50%")), (0, 5));
     }
 
-    /// Plays a rollout: every pod of the new set becomes available one step after it was asked for. Returns the sizes
-    /// (old, new) after each change.
+    /// Plays a rollout: every pod of the new set becomes available one step after it was asked for. Returns
+    /// the sizes (old, new) after each change.
     fn play(replicas: i32, surge: Option<IntOrString>, unavailable: Option<IntOrString>) -> Vec<(i32, i32)> {
         let limits = Limits::rolling(replicas, surge.as_ref(), unavailable.as_ref());
         let mut old = SetSize { replicas, available: replicas };
@@ -293,7 +295,8 @@ mod tests {
                 let total = new.replicas + old[0].replicas + old[1].replicas;
                 let grown = limits.new_set(true, new.replicas, total);
                 prop_assert!(grown >= new.replicas);
-                prop_assert!(grown == new.replicas || total - new.replicas + grown <= replicas + limits.max_surge);
+                let pods = total - new.replicas + grown;
+                prop_assert!(grown == new.replicas || pods <= replicas + limits.max_surge);
                 new.replicas = grown;
                 let sizes = limits.old_sets(new, &old);
                 let available_before = new.available + old[0].available + old[1].available;
@@ -312,7 +315,8 @@ mod tests {
             }
             for _ in 0..200 {
                 new.available = new.replicas;
-                new.replicas = limits.new_set(true, new.replicas, new.replicas + old[0].replicas + old[1].replicas);
+                let total = new.replicas + old[0].replicas + old[1].replicas;
+                new.replicas = limits.new_set(true, new.replicas, total);
                 let sizes = limits.old_sets(new, &old);
                 for (set, size) in old.iter_mut().zip(sizes) {
                     set.replicas = size;

@@ -1,5 +1,5 @@
-//! The status of a Deployment: counts, the Available condition, and Progressing with its deadline. Pure; follows
-//! `pkg/controller/deployment/{progress,sync}.go`.
+//! The status of a Deployment: counts, the Available condition, and Progressing with its deadline. Pure;
+//! follows `pkg/controller/deployment/{progress,sync}.go`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,8 @@ pub(super) fn find<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a 
     status.conditions.iter().flatten().find(|condition| condition.type_ == type_)
 }
 
-/// Sets a condition, unless one of the same status and reason stands; the transition time moves with the status only.
+/// Sets a condition, unless one of the same status and reason stands; the transition time moves with the
+/// status only.
 pub(super) fn set(status: &mut DeploymentStatus, mut condition: DeploymentCondition) {
     if let Some(current) = find(status, &condition.type_) {
         if current.status == condition.status && current.reason == condition.reason {

@@ -32,8 +32,8 @@ pub(super) fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
-/// The Service's selector, if its endpoints are the controllers' business: a Service without one has endpoints that
-/// somebody else writes, or none.
+/// The Service's selector, if its endpoints are the controllers' business: a Service without one has
+/// endpoints that somebody else writes, or none.
 pub(super) fn managed_selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     let selector = spec.selector.as_ref().filter(|selector| !selector.is_empty());
@@ -257,7 +257,8 @@ mod tests {
     #[test]
     fn subsets_by_readiness() {
         check_subsets(
-            json!({"ports": [{"port": 80, "targetPort": "http"}, {"port": 90, "name": "g", "targetPort": 9999}]}),
+            json!({"ports": [
+                {"port": 80, "targetPort": "http"}, {"port": 90, "name": "g", "targetPort": 9999}]}),
             &["9898,9999: 10.0.0.9 10.0.0.10 | 10.0.0.11"],
         );
         check_subsets(json!({"ports": [{"port": 80, "targetPort": "absent"}]}), &[]);

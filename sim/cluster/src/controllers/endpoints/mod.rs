@@ -1,7 +1,7 @@
 //! Endpoints and EndpointSlices of Services with a selector. What they hold is decided in `addresses`.
 //!
-//! Both of upstream's controllers in one, since they answer to the same changes. Objects of Services without a
-//! selector are left alone.
+//! Both of upstream's controllers in one, since they answer to the same changes. Objects of Services without
+//! a selector are left alone.
 
 mod addresses;
 
@@ -201,8 +201,8 @@ impl EndpointsController {
         Ok(())
     }
 
-    /// The next name of the Service's own sequence that no slice has. A cache that is behind leads to the same name
-    /// again, so that the API refuses a second slice for the same pods.
+    /// The next name of the Service's own sequence that no slice has. A cache that is behind leads to the
+    /// same name again, so that the API refuses a second slice for the same pods.
     fn free_name(&self, service: &Service, taken: &BTreeSet<String>, drawn: &mut usize) -> String {
         let purpose = format!(
             "{}/{}/{}",

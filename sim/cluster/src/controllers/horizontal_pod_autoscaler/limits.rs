@@ -149,7 +149,6 @@ impl Memory {
         current - changes.map(|(_, change)| change).sum::<i32>()
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "saturates; replica counts are small")]
     fn up_limit(&self, rules: &Rules, current: i32, now: Duration) -> i32 {
         let limits = rules.policies.iter().map(|policy| {
             let before = self.size_before(policy, current, now);
@@ -165,7 +164,6 @@ impl Memory {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "saturates; replica counts are small")]
     fn down_limit(&self, rules: &Rules, current: i32, now: Duration) -> i32 {
         let limits = rules.policies.iter().map(|policy| {
             let before = self.size_before(policy, current, now);

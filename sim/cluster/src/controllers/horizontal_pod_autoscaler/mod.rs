@@ -1,7 +1,8 @@
 //! The HorizontalPodAutoscaler controller: looks at each autoscaler every 15 s and scales its target by CPU.
 //!
-//! The wish of a metric is computed in `replica_calculator`, what becomes of it in `limits`. Metrics other than CPU
-//! (Resource and ContainerResource) have no source here and are reported as upstream reports a missing metrics API.
+//! The wish of a metric is computed in `replica_calculator`, what becomes of it in `limits`. Metrics other
+//! than CPU (Resource and ContainerResource) have no source here and are reported as upstream reports a
+//! missing metrics API.
 
 mod limits;
 mod replica_calculator;

@@ -1,4 +1,5 @@
-//! How many replicas a CPU figure asks for. Pure; follows `pkg/controller/podautoscaler/replica_calculator.go`.
+//! How many replicas a CPU figure asks for. Pure; follows
+//! `pkg/controller/podautoscaler/replica_calculator.go`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +39,8 @@ pub(super) struct Proposal {
     pub(super) average_milli: i64,
 }
 
-/// Replicas wanted for a workload of `current` replicas whose pods (of the target's selector) use this much CPU.
-/// `container` restricts the figures to one container.
+/// Replicas wanted for a workload of `current` replicas whose pods (of the target's selector) use this much
+/// CPU. `container` restricts the figures to one container.
 ///
 /// # Errors
 /// Why nothing can be said, in upstream's words.
@@ -56,7 +57,8 @@ pub(super) fn propose(
         let milli = match container {
             None => figures.millicores.values().sum(),
             Some(container) => *figures.millicores.get(container).ok_or_else(|| {
-                format!("unable to get metrics for resource cpu: container {container} not present in metrics for pod {name}")
+                let missing = format!("container {container} not present in metrics for pod {name}");
+                format!("unable to get metrics for resource cpu: {missing}")
             })?,
         };
         usage.insert(name.as_str(), milli);
@@ -87,8 +89,8 @@ pub(super) fn propose(
         let wanted = if tolerable(ratio) { current } else { rounded_up(ratio * groups.ready as f64) };
         return Ok(proposal(wanted));
     }
-    // Assume the worst of what is not known, against the direction of the change: full use when shrinking, none when
-    // growing.
+    // Assume the worst of what is not known, against the direction of the change: full use when shrinking,
+    // none when growing.
     for name in &groups.missing {
         if ratio < 1.0 {
             let full = match target {
@@ -118,7 +120,6 @@ fn tolerable(ratio: f64) -> bool {
     (1.0 - ratio).abs() <= TOLERANCE
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "saturates; replica counts are small")]
 fn rounded_up(replicas: f64) -> i32 {
     replicas.ceil() as i32
 }
@@ -266,7 +267,8 @@ mod tests {
         check(util(50), &[(Some(54), old), (Some(54), old)], Ok(2)); // within 10% of the target
         check(util(50), &[(Some(10), old), (Some(10), old), (Some(10), old)], Ok(1));
         check(util(100), &[(Some(300), old)], Ok(3));
-        // A pod that has just become ready does not count for growth, so growth is damped: 300% of 2 pods' requests.
+        // A pod that has just become ready does not count for growth, so growth is damped: 300% of 2 pods'
+        // requests.
         check(util(100), &[(Some(300), old), (Some(900), Some(5))], Ok(3));
         check(util(100), &[(Some(300), old), (Some(900), Some(60))], Ok(12));
         check(util(100), &[(Some(120), old), (Some(900), None)], Ok(2)); // with the unready one at 0: 60%

@@ -11,7 +11,8 @@ use super::super::pod_state::{is_ready, phase, ready_since};
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// The `count` pods to delete. `related` are the active pods of the same workload, which tell the crowded nodes.
+/// The `count` pods to delete. `related` are the active pods of the same workload, which tell the crowded
+/// nodes.
 pub(super) fn first_to_go(
     pods: &[Arc<Pod>],
     related: &[Arc<Pod>],
@@ -65,8 +66,8 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
-/// Ages differ only by their order of magnitude (upstream's LogarithmicScaleDown), so that the youngest zone does not
-/// always lose; within one magnitude the uid decides.
+/// Ages differ only by their order of magnitude (upstream's LogarithmicScaleDown), so that the youngest zone
+/// does not always lose; within one magnitude the uid decides.
 fn younger_first(
     a: Option<Timestamp>,
     b: Option<Timestamp>,

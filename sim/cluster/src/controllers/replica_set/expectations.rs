@@ -1,4 +1,5 @@
-//! Writes of the ReplicaSet controller that its cache has not shown yet (upstream's `ControllerExpectations`).
+//! Writes of the ReplicaSet controller that its cache has not shown yet (upstream's
+//! `ControllerExpectations`).
 //!
 //! Without them a second sync before the watch delivers would create or delete pods twice.
 

@@ -1,7 +1,7 @@
 //! The ReplicaSet controller: keeps as many pods as asked for.
 //!
-//! Which pods go first is in `delete_ranking`, what the status says in `status`. `expectations` keeps the controller
-//! from counting on a cache that has not seen its own writes yet.
+//! Which pods go first is in `delete_ranking`, what the status says in `status`. `expectations` keeps the
+//! controller from counting on a cache that has not seen its own writes yet.
 
 mod delete_ranking;
 mod expectations;
@@ -153,12 +153,16 @@ impl ReplicaSetController {
     async fn create(&mut self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), kube::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let object = reference(set);
-        let names = self
-            .drawn
-            .entry(key.clone())
-            .or_insert_with(|| self.names.stream(&format!("{}/{}", key.namespace, key.name)));
+        // The uid sets a set apart from one that had its name before.
+        let purpose = || format!("{}/{}/{}", key.namespace, key.name, set.uid().unwrap_or_default());
+        let names = self.drawn.entry(key.clone()).or_insert_with(|| self.names.stream(&purpose()));
         for _ in 0..count {
-            let pod = pod_of(set, generated_name(&format!("{}-", key.name), names));
+            let mut name = generated_name(&format!("{}-", key.name), names);
+            // A restarted controller draws the same names again.
+            while self.pods.get(&key.namespace, &name).is_some() {
+                name = generated_name(&format!("{}-", key.name), names);
+            }
+            let pod = pod_of(set, name);
             let name = pod.name_any();
             self.expectations.creating(key, &name, self.clock.elapsed());
             match api.create(&PostParams::default(), &pod).await {
