@@ -1,1 +1,16 @@
-//! testbed
+//! The testbed: clusters, mesh and programs put together into a [`World`], scenario files ([`scenario`]), and the
+//! runner that carries a scenario out on a world ([`run`]).
+//!
+//! This crate knows all the others and how they fit; it does not know how results are shown.
+
+mod runner;
+pub mod scenario;
+pub mod timeline;
+pub mod world;
+
+pub use runner::{
+    CanaryOutcome, ExpectationResult, FailureKind, Mismatch, Outcome, RunFailure, RunOptions, Status,
+    TrafficSummary, VersionSummary, run,
+};
+pub use timeline::Timeline;
+pub use world::World;

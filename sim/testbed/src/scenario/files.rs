@@ -1,0 +1,261 @@
+//! A scenario with all that its file refers to.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Apply, GitChange, Located, Position, RepositoryFields, Scenario, ScenarioError};
+
+/// A scenario that has been read and checked, with the manifests and repository files that it names.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The file, as it was named.
+    pub file: String,
+    /// The folder that its paths are relative to.
+    pub folder: PathBuf,
+    /// The document.
+    pub scenario: Scenario,
+    /// The objects of each `apply` step, by the step's index.
+    pub(crate) manifests: BTreeMap<usize, Vec<Value>>,
+    /// The files of each repository.
+    pub(crate) repositories: Vec<BTreeMap<String, Bytes>>,
+}
+
+impl Loaded {
+    /// Reads and checks a scenario file.
+    ///
+    /// # Errors
+    /// Every problem that was found, with its place.
+    pub fn read(path: &Path) -> Result<Loaded, ScenarioError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ScenarioError::of(&file, None, error))?;
+        Loaded::parse(&file, path.parent().unwrap_or(Path::new("")), &text)
+    }
+
+    /// Reads and checks a scenario's text; its paths are relative to `folder`.
+    ///
+    /// # Errors
+    /// Every problem that was found, with its place.
+    pub fn parse(file: &str, folder: &Path, text: &str) -> Result<Loaded, ScenarioError> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let scenario: Scenario = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| ScenarioError::of_yaml(file, &error))?;
+        let mut problems = super::validate::problems(&scenario);
+        let (mut manifests, mut repositories) = (BTreeMap::new(), Vec::new());
+        for (index, step) in scenario.spec.steps.iter().enumerate() {
+            let Some(apply) = &step.apply else { continue };
+            match objects(folder, apply) {
+                Ok(objects) => drop(manifests.insert(index, objects)),
+                Err(error) => problems.push((step.at, format!("apply: {error}"))),
+            }
+        }
+        for repository in &scenario.spec.repositories {
+            match content(folder, repository) {
+                Ok(files) => repositories.push(files),
+                Err((at, error)) => problems.push((at, format!("repository {}: {error}", repository.url))),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(Loaded {
+                file: file.to_owned(),
+                folder: folder.to_owned(),
+                scenario,
+                manifests,
+                repositories,
+            });
+        }
+        problems.sort();
+        let problems = problems.into_iter().map(|(at, problem)| format!("{file}:{at}: {problem}")).collect();
+        Err(ScenarioError { problems })
+    }
+
+    /// The path of a file that the scenario names.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.join(relative)
+    }
+}
+
+/// The objects of an `apply` step.
+fn objects(folder: &Path, apply: &Apply) -> Result<Vec<Value>, String> {
+    let mut objects = Vec::new();
+    for name in apply.file.iter().chain(&apply.files) {
+        let text = std::fs::read_to_string(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        objects.extend(gitops::manifests::parse(name, &text).map_err(|error| error.to_string())?);
+    }
+    for (name, kustomization) in
+        apply.folder.iter().map(|name| (name, false)).chain(apply.kustomize.iter().map(|name| (name, true)))
+    {
+        objects.extend(rendered(folder, name, kustomization)?);
+    }
+    for (index, object) in apply.objects.iter().enumerate() {
+        let text = object.to_string();
+        let place = format!("objects[{index}]");
+        objects.extend(gitops::manifests::parse(&place, &text).map_err(|error| error.to_string())?);
+    }
+    Ok(objects)
+}
+
+/// A folder rendered as Argo CD and kustomize do. A kustomization may refer to folders beside its own, so the tree
+/// that is handed over begins above it, as far as its references reach.
+fn rendered(folder: &Path, name: &str, kustomization: bool) -> Result<Vec<Value>, String> {
+    let path = plain(&folder.join(name));
+    let mut last = format!("{name}: no such folder");
+    let mut root = path.clone();
+    for _ in 0..4 {
+        let files = tree(&root).map_err(|error| format!("{name}: {error}"))?;
+        let inside = path.strip_prefix(&root).unwrap_or(Path::new("")).to_string_lossy().into_owned();
+        let objects = if kustomization {
+            gitops::kustomize::build(&files, &inside)
+        } else {
+            gitops::manifests::render(&files, &inside)
+        };
+        match objects {
+            Ok(objects) => return Ok(objects),
+            Err(error) => last = format!("{name}: {error}"),
+        }
+        match root.parent() {
+            // Only a kustomization that climbs needs more than its own folder.
+            Some(parent) if climbs(&path) => root = parent.to_owned(),
+            _ => break,
+        }
+    }
+    Err(last)
+}
+
+fn climbs(folder: &Path) -> bool {
+    ["kustomization.yaml", "kustomization.yml", "Kustomization"]
+        .iter()
+        .filter_map(|name| std::fs::read_to_string(folder.join(name)).ok())
+        .any(|text| text.contains("../"))
+}
+
+/// The first content of a repository.
+fn content(
+    folder: &Path,
+    repository: &Located<RepositoryFields>,
+) -> Result<BTreeMap<String, Bytes>, (Position, String)> {
+    let mut files = match &repository.folder {
+        Some(name) => {
+            tree(&folder.join(name)).map_err(|error| (repository.at, format!("folder {name}: {error}")))?
+        }
+        None => BTreeMap::new(),
+    };
+    files.extend(repository.files.iter().map(|(path, text)| (path.clone(), Bytes::from(text.clone()))));
+    for change in &repository.changes {
+        for applied in changed(&files, change).map_err(|error| (change.at, error))? {
+            match applied {
+                gitops::git::Change::Write(path, content) => drop(files.insert(path, content)),
+                gitops::git::Change::Remove(path) => {
+                    files.retain(|file, _| file != &path && !file.starts_with(&format!("{path}/")))
+                }
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err((repository.at, "it has no files: give a folder or files".into()));
+    }
+    Ok(files)
+}
+
+/// A change of a repository's files as commits want it.
+pub(crate) fn changed(
+    files: &BTreeMap<String, Bytes>,
+    change: &GitChange,
+) -> Result<Vec<gitops::git::Change>, String> {
+    let path = &change.file;
+    if let Some(content) = &change.content {
+        return Ok(vec![gitops::git::Change::Write(path.clone(), Bytes::from(content.clone()))]);
+    }
+    let inside = format!("{path}/");
+    if change.remove {
+        return if files.keys().any(|file| file == path || file.starts_with(&inside)) {
+            Ok(vec![gitops::git::Change::Remove(path.clone())])
+        } else {
+            Err(missing(files, path))
+        };
+    }
+    let text = files.get(path).ok_or_else(|| missing(files, path))?;
+    let text = std::str::from_utf8(text).map_err(|_| format!("{path} is not UTF-8"))?;
+    let new = if let Some(replace) = &change.replace {
+        if !text.contains(&replace.from) {
+            return Err(format!("{path}: the text to replace does not occur: {:?}", replace.from));
+        }
+        text.replace(&replace.from, &replace.to)
+    } else if let Some(image) = &change.image {
+        with_image(text, image).map_err(|error| format!("{path}: {error}"))?
+    } else {
+        return Err(format!("{path}: nothing is said about what changes"));
+    };
+    Ok(vec![gitops::git::Change::Write(path.clone(), Bytes::from(new))])
+}
+
+fn missing(files: &BTreeMap<String, Bytes>, path: &str) -> String {
+    let near = super::error::nearest(path, files.keys().map(String::as_str));
+    match near {
+        Some(near) => format!("there is no file {path:?} in the repository; did you mean {near:?}?"),
+        None => format!("there is no file {path:?} in the repository"),
+    }
+}
+
+/// The text with every `image: NAME:…` set to the given tag.
+fn with_image(text: &str, image: &str) -> Result<String, String> {
+    let (name, tag) = image.rsplit_once(':').ok_or_else(|| format!("the image {image:?} has no tag"))?;
+    let (mut new, mut found) = (String::with_capacity(text.len()), false);
+    for line in text.split_inclusive('\n') {
+        let value = line.trim_start().trim_start_matches("- ").strip_prefix("image:").map(str::trim);
+        let current = value.map(|value| value.trim_matches(['"', '\'']));
+        let same = |current: &str| {
+            current == name || current.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+        };
+        match current.filter(|current| same(current)) {
+            Some(current) => {
+                found = true;
+                new.push_str(&line.replace(current, &format!("{name}:{tag}")));
+            }
+            None => new.push_str(line),
+        }
+    }
+    if found { Ok(new) } else { Err(format!("no line `image: {name}:…` to change")) }
+}
+
+/// All files below a folder by their paths relative to it, in order. Hidden files and links are left out.
+fn tree(root: &Path) -> Result<BTreeMap<String, Bytes>, String> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| format!("{}: {error}", folder.display()))?;
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let kind = entry.file_type().map_err(|error| format!("{}: {error}", path.display()))?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() {
+                let content = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                let relative = path.strip_prefix(root).unwrap_or(&path);
+                let parts: Vec<_> =
+                    relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+                files.insert(parts.join("/"), Bytes::from(content));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A path without `.` and `..`, as text: links are not followed.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some_and(|name| name != "..") => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}

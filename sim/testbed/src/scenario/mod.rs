@@ -1,0 +1,44 @@
+//! Scenario files: the format, its reading and its checking. `docs/scenario.md` explains every field.
+//!
+//! Reading is strict: unknown fields, names that nothing has, paths that lead nowhere and manifests that are no YAML
+//! are problems that name file, line and column, before anything runs.
+
+mod check;
+mod error;
+mod expect;
+mod files;
+mod format;
+mod scalar;
+mod step;
+mod traffic;
+mod validate;
+
+pub use check::{
+    CanaryCheck, GatewayOrigin, LogCheck, ObjectCheck, Origin, PodOrigin, QueryCheck, RequestCheck,
+    RolloutCheck,
+};
+pub use error::ScenarioError;
+pub use expect::{
+    DurationLimit, Errors, Expectation, LatencyLimit, LogExpectation, LogMode, RequestCount, Share,
+};
+pub use files::Loaded;
+pub(crate) use files::changed;
+pub use format::{
+    ApiVersion, ClusterFields, Golden, Kind, MeshFields, Metadata, RepositoryFields, RoleField, Scenario,
+    Spec, TelemetryField,
+};
+pub use scalar::{Located, Moment, Position, Span};
+pub use step::{
+    ApiFault, Apply, Crash, Cut, Delete, FaultStep, GetStep, GitChange, GitStep, ImageStep, Notify,
+    PatchStep, PatchType, Replace, Step, TrafficStep, Wait,
+};
+pub use traffic::{Arrivals, Closed, Open, RatePoint, Traffic};
+pub(crate) use validate::{api_version_of, kind_of};
+
+/// How an image behaves.
+pub type Behaviour = serde_json::Value;
+
+/// The JSON Schema of scenario files.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Scenario).to_value()
+}
