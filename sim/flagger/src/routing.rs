@@ -1,0 +1,286 @@
+//! Services in the Canary's cluster, routes in the mesh's.
+
+use canary::{Dialect, Routes};
+use crd::{DestinationRule, VirtualService};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::PostParams;
+
+use crate::istio::{self, CONFIG_ANNOTATION, Cookies, KUBECTL_ANNOTATION};
+use crate::kubernetes::{Objects, is_not_found, text};
+use crate::log::{Level, Site, site};
+use crate::owner;
+use crate::service::{self, Role};
+use crate::tick::Tick;
+
+const SERVICE_CREATED: Site = site("router/kubernetes_deployment.go:137", "router/kubernetes_default.go:182");
+const SERVICE_UPDATED: Site = site("router/kubernetes_deployment.go:161", "router/kubernetes_default.go:270");
+const RULE_CREATED: Site = site("router/istio.go:77", "router/istio.go:104");
+const RULE_UPDATED: Site = site("router/istio.go:95", "router/istio.go:120");
+const ROUTE_CREATED: Site = site("router/istio.go:203", "router/istio.go:289");
+const ROUTE_UPDATED: Site = site("router/istio.go:227", "router/istio.go:367");
+const UNREVERTED: Site = site("router/istio.go:600", "router/istio.go:600");
+const USES_TCP: Site = site("router/istio.go:390", "router/istio.go:390");
+const USES_HTTP: Site = site("router/istio.go:419", "router/istio.go:419");
+
+/// Who routes the traffic.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mesh {
+    Istio,
+    /// Nobody: Services only, blue/green.
+    Kubernetes,
+}
+
+impl Tick {
+    fn mesh(&self) -> Result<Mesh, String> {
+        let kind = self.provider.split(':').next().unwrap_or_default();
+        match kind {
+            "kubernetes" | "none" => Ok(Mesh::Kubernetes),
+            "apisix" | "appmesh" | "contour" | "gatewayapi" | "gloo" | "knative" | "kuma" | "linkerd"
+            | "nginx" | "osm" | "skipper" | "smi" | "supergloo" | "traefik" => Err(format!(
+                "Canary {} provider {kind:?} is not simulated: use \"istio\" or \"kubernetes\"",
+                self.key
+            )),
+            // As upstream: what it does not know is Istio.
+            _ => Ok(Mesh::Istio),
+        }
+    }
+
+    /// Makes or corrects one Service.
+    pub async fn ensure_service(&self, role: Role) -> Result<(), String> {
+        let result = self.try_ensure_service(role).await;
+        result.map_err(|error| match self.shell.dialect {
+            Dialect::Rc1 => error,
+            Dialect::Latest => format!("reconcileService failed: {error}"),
+        })
+    }
+
+    async fn try_ensure_service(&self, role: Role) -> Result<(), String> {
+        let selector = self.selector.as_ref().ok_or("the target has not been read yet")?;
+        let (dialect, namespace) = (self.shell.dialect, self.canary.namespace());
+        let recipe = service::Recipe { canary: &self.canary, selector, ports: &self.ports, dialect };
+        let api: Api<Service> = Api::namespaced(self.shell.client.clone(), namespace);
+        let name = role.service(&self.canary);
+        let existing = match api.get(&name).await {
+            Ok(existing) => existing,
+            Err(error) if is_not_found(&error) => {
+                let created = api.create(&PostParams::default(), &recipe.create(role)).await;
+                created.map_err(|error| match dialect {
+                    Dialect::Rc1 => text(&error),
+                    Dialect::Latest => format!("service {name}.{namespace} create error: {}", text(&error)),
+                })?;
+                self.info(SERVICE_CREATED, &format!("Service {name}.{namespace} created"));
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(match dialect {
+                    Dialect::Rc1 => format!("service {name} query error {}", text(&error)),
+                    Dialect::Latest => format!("service {name} get query error: {}", text(&error)),
+                });
+            }
+        };
+        if let Some(corrected) = recipe.correct(role, &existing) {
+            let result = api.replace(&name, &PostParams::default(), &corrected).await;
+            result.map_err(|error| match dialect {
+                Dialect::Rc1 => format!("service {name} update error {}", text(&error)),
+                Dialect::Latest => format!("service {name} update error: {}", text(&error)),
+            })?;
+            self.info(SERVICE_UPDATED, &format!("Service {name} updated"));
+        }
+        Ok(())
+    }
+
+    /// Makes or corrects the mesh's objects.
+    pub async fn ensure_routes(&self) -> Result<(), String> {
+        if self.mesh()? == Mesh::Kubernetes {
+            return Ok(());
+        }
+        let wrap = |what: &str, error: String| match self.shell.dialect {
+            Dialect::Rc1 => error,
+            Dialect::Latest => format!("{what} failed: {error}"),
+        };
+        for role in [Role::Canary, Role::Primary] {
+            self.ensure_rule(role).await.map_err(|error| wrap("reconcileDestinationRule", error))?;
+        }
+        self.ensure_virtual_service().await.map_err(|error| wrap("reconcileVirtualService", error))
+    }
+
+    fn istio(&self) -> istio::Recipe<'_> {
+        let owned = self.shell.mesh_is_own || self.shell.dialect == Dialect::Rc1;
+        istio::Recipe { canary: &self.canary, owned, dialect: self.shell.dialect }
+    }
+
+    fn virtual_services(&self) -> Objects<VirtualService> {
+        let version = istio::version(self.shell.dialect);
+        Objects::new(self.shell.mesh.clone(), self.canary.namespace(), &version)
+    }
+
+    /// An error as the dialect words it; the newer one puts a colon before the cause.
+    fn mesh_error(&self, kind: &str, name: &str, what: &str, error: &kube::Error) -> String {
+        let colon = if self.shell.dialect == Dialect::Latest { ":" } else { "" };
+        format!("{kind} {name}.{} {what}{colon} {}", self.canary.namespace(), text(error))
+    }
+
+    async fn ensure_rule(&self, role: Role) -> Result<(), String> {
+        let (name, namespace) = (role.service(&self.canary), self.canary.namespace());
+        let version = istio::version(self.shell.dialect);
+        let api: Objects<DestinationRule> = Objects::new(self.shell.mesh.clone(), namespace, &version);
+        let wanted = self.istio().destination_rule(role);
+        let failed = |what: &str, error: &kube::Error| self.mesh_error("DestinationRule", &name, what, error);
+        let mut existing = match api.get(&name).await {
+            Ok(existing) => existing,
+            Err(error) if is_not_found(&error) => {
+                let created = api.create(&wanted).await;
+                created.map_err(|error| failed("create error", &error))?;
+                self.info(RULE_CREATED, &format!("DestinationRule {name}.{namespace} created"));
+                return Ok(());
+            }
+            Err(error) => return Err(failed(self.query_error(), &error)),
+        };
+        if existing.spec != wanted.spec {
+            existing.spec = wanted.spec;
+            let result = api.replace(&name, &existing).await;
+            result.map_err(|error| failed("update error", &error))?;
+            self.info(RULE_UPDATED, &format!("DestinationRule {name}.{namespace} updated"));
+        }
+        Ok(())
+    }
+
+    fn query_error(&self) -> &'static str {
+        match self.shell.dialect {
+            Dialect::Rc1 => "query error",
+            Dialect::Latest => "get query error",
+        }
+    }
+
+    async fn ensure_virtual_service(&self) -> Result<(), String> {
+        let (apex, namespace) = (self.canary.spec.apex_name(), self.canary.namespace());
+        let (api, recipe) = (self.virtual_services(), self.istio());
+        let failed = |what: &str, error: &kube::Error| self.mesh_error("VirtualService", apex, what, error);
+        let existing = match api.get(apex).await {
+            Ok(existing) => existing,
+            Err(error) if is_not_found(&error) => {
+                let created = api.create(&recipe.virtual_service()?).await;
+                created.map_err(|error| failed("create error", &error))?;
+                self.info(ROUTE_CREATED, &format!("VirtualService {apex}.{namespace} created"));
+                return Ok(());
+            }
+            Err(error) => return Err(self.route_lookup_error(&error)),
+        };
+        if let Some(corrected) = recipe.correct(&existing)? {
+            let result = api.replace(apex, &corrected).await;
+            result.map_err(|error| failed("update error", &error))?;
+            self.info(ROUTE_UPDATED, &format!("VirtualService {apex}.{namespace} updated"));
+        }
+        Ok(())
+    }
+
+    fn route_lookup_error(&self, error: &kube::Error) -> String {
+        let (apex, namespace) = (self.canary.spec.apex_name(), self.canary.namespace());
+        format!("VirtualService {apex}.{namespace} {} {}", self.query_error(), text(error))
+    }
+
+    async fn virtual_service(&self) -> Result<VirtualService, String> {
+        let apex = self.canary.spec.apex_name();
+        self.virtual_services().get(apex).await.map_err(|error| match self.shell.dialect {
+            Dialect::Rc1 if is_not_found(&error) => {
+                format!("VirtualService {apex}.{} not found", self.canary.namespace())
+            }
+            _ => self.route_lookup_error(&error),
+        })
+    }
+
+    /// Reads the weights.
+    pub async fn read_routes(&self) -> Result<Routes, String> {
+        if self.mesh()? == Mesh::Kubernetes {
+            // Nothing is routed: a run that has begun counts as all on the canary.
+            let begun = self.canary.status.as_ref().is_some_and(|status| status.iterations > 0);
+            return Ok(if begun { Routes::CANARY } else { Routes::PRIMARY });
+        }
+        let object = self.virtual_service().await?;
+        if self.shell.dialect == Dialect::Latest {
+            let tcp = self.canary.spec.service.app_protocol.eq_ignore_ascii_case("tcp");
+            let (at, kind) = if tcp { (USES_TCP, "TCP") } else { (USES_HTTP, "HTTP") };
+            self.shell.log.print(Level::Info, at, &format!("Canary {} uses {kind} service", self.key));
+        }
+        self.istio().routes(&object)
+    }
+
+    /// Writes the weights.
+    pub async fn write_routes(&mut self, routes: Routes) -> Result<(), String> {
+        if self.mesh()? == Mesh::Kubernetes {
+            return Ok(());
+        }
+        let mut object = self.virtual_service().await?;
+        let status = self.canary.status.get_or_insert_default();
+        let mut cookies = Cookies {
+            canary: status.session_affinity_cookie.clone(),
+            primary: status.primary_session_affinity_cookie.clone(),
+            previous: status.previous_session_affinity_cookie.clone(),
+        };
+        self.istio().set_routes(&mut object, routes, &mut cookies, || self.shell.cookie());
+        let apex = self.canary.spec.apex_name();
+        let result = self.virtual_services().replace(apex, &object).await;
+        result.map_err(|error| {
+            let namespace = self.canary.namespace();
+            format!("VirtualService {apex}.{namespace} update failed: {}", text(&error))
+        })?;
+        let status = self.canary.status.get_or_insert_default();
+        status.session_affinity_cookie = cookies.canary;
+        status.primary_session_affinity_cookie = cookies.primary;
+        status.previous_session_affinity_cookie = cookies.previous;
+        Ok(())
+    }
+
+    /// Points an apex Service that was there before the Canary back at the target.
+    pub async fn restore_apex(&self) -> Result<(), String> {
+        let (name, namespace) = (Role::Apex.service(&self.canary), self.canary.namespace());
+        let selector = self.selector.as_ref().ok_or("the target has not been read yet")?;
+        let api: Api<Service> = Api::namespaced(self.shell.client.clone(), namespace);
+        let found = api.get(&name).await;
+        let mut service =
+            found.map_err(|error| format!("service {name}.{namespace} get query error: {}", text(&error)))?;
+        if owner::owned(&service.metadata, self.canary.name()).is_some() {
+            return Ok(());
+        }
+        let applied = service.metadata.annotations.as_ref().and_then(|marks| marks.get(KUBECTL_ANNOTATION));
+        let pods = match applied {
+            Some(applied) => {
+                let stored = serde_json::from_str::<Service>(applied).map_err(|_| {
+                    format!("router {name}.{namespace} failed to unMarshal annotation {KUBECTL_ANNOTATION}")
+                })?;
+                stored.spec.and_then(|spec| spec.selector)
+            }
+            None => Some([(selector.label.clone(), selector.value.clone())].into()),
+        };
+        service.spec.get_or_insert_default().selector = pods;
+        let result = api.replace(&name, &PostParams::default(), &service).await;
+        result.map(drop).map_err(|error| format!("service {name} update error: {}", text(&error)))
+    }
+
+    /// Makes the VirtualService what it was before the Canary.
+    pub async fn restore_routes(&self) -> Result<(), String> {
+        if self.mesh()? == Mesh::Kubernetes {
+            return Ok(());
+        }
+        let (apex, namespace) = (self.canary.spec.apex_name(), self.canary.namespace());
+        let mut object = self.virtual_service().await?;
+        let marks = object.metadata.annotations.clone().unwrap_or_default();
+        let unreadable =
+            |mark: &str| format!("VirtualService {apex}.{namespace} failed to unMarshal annotation {mark}");
+        object.spec = if let Some(applied) = marks.get(KUBECTL_ANNOTATION) {
+            let stored = serde_json::from_str::<VirtualService>(applied);
+            stored.map_err(|_| unreadable(KUBECTL_ANNOTATION))?.spec
+        } else if let Some(original) = marks.get(CONFIG_ANNOTATION) {
+            serde_json::from_str(original).map_err(|_| unreadable(CONFIG_ANNOTATION))?
+        } else {
+            let message = format!(
+                "VirtualService {apex}.{namespace} original configuration not found, unable to revert"
+            );
+            self.shell.log.print(Level::Warn, UNREVERTED, &message);
+            return Ok(());
+        };
+        let result = self.virtual_services().replace(apex, &object).await;
+        result.map(drop).map_err(|error| self.mesh_error("VirtualService", apex, "update error", &error))
+    }
+}
