@@ -1,7 +1,182 @@
-//! cluster
+//! A cluster's machinery: workload controllers, scheduler, kubelet, Services, DNS.
+//!
+//! A [`Cluster`] works through a kube client on whatever API server it is given, and runs the programs that a
+//! [`Registry`] knows behind images. The [`Wire`] joins the pods of all clusters of a run. It knows nothing of meshes,
+//! canaries or API servers' insides.
 
 mod controllers;
+mod dns;
+mod kube_proxy;
+mod kubelet;
+mod registry;
+mod scheduler;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use clock::{Clock, Seed};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use program::{Apis, ExecOutput, LogStore, Network, Tasks};
+use serde_json::json;
 
 pub use controllers::{
     ControllerOptions, EventRecorder, PodCpu, PodMetrics, reference, start as start_controllers,
 };
+pub use registry::{Image, Registry};
+pub use wire::Wire;
+
+/// A node that pods run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its CPU in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Its memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What a cluster is made of.
+pub struct Options {
+    /// Its name, which is also its name on the wire.
+    pub name: String,
+    /// Its API, as an administrator.
+    pub client: Client,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Where its randomness comes from.
+    pub seed: Seed,
+    /// The network that joins it to other clusters.
+    pub wire: Wire,
+    /// The programs behind images.
+    pub registry: Arc<dyn Registry>,
+    /// The API servers that its pods can reach.
+    pub apis: Arc<dyn Apis>,
+    /// Where its containers' logs go.
+    pub logs: Arc<dyn LogStore>,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// A running cluster; it stops when it is dropped.
+pub struct Cluster {
+    wire: Wire,
+    net: Arc<wire::ClusterNet>,
+    kubelet: kubelet::Kubelet,
+    seed: Seed,
+    tasks: Tasks,
+}
+
+impl Cluster {
+    /// Registers the nodes and starts everything that runs in a cluster.
+    ///
+    /// # Errors
+    /// The API server's refusal of a node.
+    pub async fn start(options: Options) -> Result<Cluster, kube::Error> {
+        let Options { name, client, clock, seed, wire, registry, apis, logs, nodes } = options;
+        let tasks = Tasks::default();
+        let net = wire.join(&name);
+        net.services.start(&client, clock, &tasks).await;
+        let events = EventRecorder::new(client.clone(), clock, &tasks);
+        let addresses = register(&client, clock, &nodes).await?;
+        scheduler::start(client.clone(), clock, &tasks, nodes, &events);
+        let kubelet = kubelet::Kubelet::start(kubelet::Parts {
+            client: client.clone(),
+            clock,
+            seed: seed.child("kubelet"),
+            tasks: tasks.clone(),
+            wire: wire.clone(),
+            net: Arc::clone(&net),
+            registry,
+            apis,
+            logs,
+            events: events.clone(),
+            nodes: addresses,
+        });
+        let (balanced, balanced_net) = (wire.clone(), Arc::clone(&net));
+        start_controllers(ControllerOptions {
+            client,
+            clock,
+            seed: seed.child("controllers"),
+            tasks: tasks.clone(),
+            events,
+            pod_metrics: Arc::new(kubelet.clone()),
+            load_balancer_ips: Arc::new(move || balanced.load_balancer_ip(&balanced_net)),
+        });
+        Ok(Cluster { wire, net, kubelet, seed, tasks })
+    }
+
+    /// Runs a command in a pod's container (its first without a name), as `kubectl exec` does.
+    ///
+    /// # Errors
+    /// A sentence when there is no such pod or container, or it is not running.
+    pub async fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+        argv: Vec<String>,
+    ) -> Result<ExecOutput, String> {
+        self.kubelet.exec(namespace, pod, container, argv).await
+    }
+
+    /// Makes a container (the pod's first without a name) exit with `code`; the kubelet restarts it by its policy.
+    /// Returns whether it was running.
+    pub fn crash(&self, namespace: &str, pod: &str, container: Option<&str>, code: i32) -> bool {
+        self.kubelet.pod(namespace, pod).is_some_and(|pod| {
+            let name = container.map_or_else(|| pod.first_container(), str::to_owned);
+            pod.crash(&name, code)
+        })
+    }
+
+    /// A network end in the cluster without a pod: it has the cluster's DNS and Services, and a fresh address.
+    pub fn attach(&self, namespace: &str, name: &str) -> Arc<dyn Network> {
+        Arc::new(self.wire.add_pod(&self.net, namespace, self.seed.child("attached").child(name)))
+    }
+
+    /// Stops everything that runs in the cluster; its API server and objects stay.
+    pub fn shutdown(&self) {
+        self.tasks.abort_all();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Creates the Node objects; their addresses are 172.18.0.2 and up.
+async fn register(
+    client: &Client,
+    clock: Clock,
+    nodes: &[Node],
+) -> Result<BTreeMap<String, IpAddr>, kube::Error> {
+    let api: Api<NodeObject> = Api::all(client.clone());
+    let mut addresses = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let ip = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2u8.saturating_add(index as u8)));
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": {
+            "kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}});
+        let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        api.create(&PostParams::default(), &object).await?;
+        let amounts = json!({"cpu": format!("{}m", node.cpu_millis), "memory": node.memory_bytes.to_string(), "pods": "110"});
+        let now = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let status = json!({"status": {
+            "capacity": amounts, "allocatable": amounts,
+            "addresses": [{"type": "InternalIP", "address": ip.to_string()}, {"type": "Hostname", "address": node.name}],
+            "nodeInfo": {"kubeletVersion": "v1.33.0+coalmine", "osImage": "simulated", "operatingSystem": "linux",
+                "architecture": "amd64", "kernelVersion": "", "containerRuntimeVersion": "coalmine://1", "machineID": "",
+                "systemUUID": "", "bootID": "", "kubeProxyVersion": "v1.33.0+coalmine"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+                "message": "kubelet is posting ready status", "lastHeartbeatTime": now, "lastTransitionTime": now}],
+        }});
+        api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        addresses.insert(node.name.clone(), ip);
+    }
+    Ok(addresses)
+}

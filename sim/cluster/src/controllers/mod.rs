@@ -34,6 +34,7 @@ use kube::{Api, Client, Resource};
 use program::{Informer, Tasks, WorkQueue};
 
 pub use event_recorder::{EventRecorder, reference};
+pub(crate) use quantity::milli_value;
 
 /// CPU of running pods, as metrics-server would report it. Implemented by the kubelet.
 pub trait PodMetrics: Send + Sync {

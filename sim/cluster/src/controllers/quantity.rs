@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// A quantity in thousandths (millicores for CPU), rounded up; `None` if it is no quantity.
-pub(super) fn milli_value(quantity: &Quantity) -> Option<i64> {
+pub(crate) fn milli_value(quantity: &Quantity) -> Option<i64> {
     let text = quantity.0.trim();
     let digits =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());

@@ -1,3 +1,4 @@
 //! A cluster as its clients see it.
 
 mod controllers;
+mod pods;

@@ -1,0 +1,59 @@
+//! The images that each node has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+/// Images by node. Two pods that need the same image at the same time wait for one pull.
+#[derive(Default)]
+pub(super) struct Images {
+    present: Mutex<BTreeSet<(String, String)>>,
+    pulling: Mutex<BTreeMap<(String, String), watch::Receiver<()>>>,
+}
+
+/// What a container that needs an image has to do.
+pub(super) enum Pull {
+    /// Nothing: the node has it.
+    Present,
+    /// Wait until another pull of it ends.
+    Wait(watch::Receiver<()>),
+    /// Pull it, then drop the guard.
+    Start(PullGuard),
+}
+
+/// A pull in progress; whoever waits goes on when it is dropped.
+pub(super) struct PullGuard {
+    images: Arc<super::Shared>,
+    key: (String, String),
+    _waiting: watch::Sender<()>,
+}
+
+impl PullGuard {
+    /// The pull was successful.
+    pub(super) fn done(self) {
+        self.images.images.present.lock().expect("no holder of this lock panics").insert(self.key.clone());
+    }
+}
+
+impl Drop for PullGuard {
+    fn drop(&mut self) {
+        self.images.images.pulling.lock().expect("no holder of this lock panics").remove(&self.key);
+    }
+}
+
+/// Looks at what `node` has of `image`; `always` pulls even what is there.
+pub(super) fn want(shared: &Arc<super::Shared>, node: &str, image: &str, always: bool) -> Pull {
+    let key = (node.to_owned(), image.to_owned());
+    let images = &shared.images;
+    if !always && images.present.lock().expect("no holder of this lock panics").contains(&key) {
+        return Pull::Present;
+    }
+    let mut pulling = images.pulling.lock().expect("no holder of this lock panics");
+    if let Some(waiting) = pulling.get(&key) {
+        return Pull::Wait(waiting.clone());
+    }
+    let (sender, receiver) = watch::channel(());
+    pulling.insert(key.clone(), receiver);
+    Pull::Start(PullGuard { images: Arc::clone(shared), key, _waiting: sender })
+}

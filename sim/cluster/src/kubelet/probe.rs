@@ -1,0 +1,171 @@
+//! Probes: what they ask, and when a run of answers changes a container's state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clock::Clock;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use program::{ExecTable, settle};
+
+use crate::wire::PodEnd;
+
+/// When a probe runs, and how many answers in a row count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Schedule {
+    pub initial_delay: Duration,
+    pub period: Duration,
+    pub timeout: Duration,
+    pub successes: u32,
+    pub failures: u32,
+}
+
+impl Schedule {
+    pub(super) fn of(probe: &Probe) -> Self {
+        let seconds = |value: Option<i32>, default: u64| {
+            Duration::from_secs(
+                value
+                    .and_then(|value| u64::try_from(value).ok())
+                    .filter(|value| *value > 0)
+                    .unwrap_or(default),
+            )
+        };
+        let count = |value: Option<i32>, default: u32| {
+            value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
+        };
+        Schedule {
+            initial_delay: seconds(probe.initial_delay_seconds, 0),
+            period: seconds(probe.period_seconds, 10),
+            timeout: seconds(probe.timeout_seconds, 1),
+            successes: count(probe.success_threshold, 1),
+            failures: count(probe.failure_threshold, 3),
+        }
+    }
+}
+
+/// Counts answers in a row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streak {
+    successes: u32,
+    failures: u32,
+}
+
+impl Streak {
+    /// Takes an answer in; `Some` when a threshold is reached.
+    pub(super) fn add(&mut self, success: bool, schedule: &Schedule) -> Option<bool> {
+        if success {
+            self.failures = 0;
+            self.successes += 1;
+            (self.successes >= schedule.successes).then_some(true)
+        } else {
+            self.successes = 0;
+            self.failures += 1;
+            (self.failures >= schedule.failures).then_some(false)
+        }
+    }
+}
+
+/// Asks once.
+///
+/// # Errors
+/// The probe's failure, worded as the kubelet's event.
+pub(super) async fn ask(
+    probe: &Probe,
+    container: &Container,
+    end: &PodEnd,
+    exec: &ExecTable,
+    clock: Clock,
+    timeout: Duration,
+) -> Result<(), String> {
+    if let Some(action) = &probe.http_get {
+        return http(action, container, end, clock, timeout).await;
+    }
+    if let Some(action) = &probe.exec {
+        let argv = action.command.clone().unwrap_or_default();
+        let Some(exec) = exec.get() else {
+            return Err(format!("the container's program runs no commands such as {:?}", argv.join(" ")));
+        };
+        return match clock.timeout(timeout, exec.exec(argv.clone())).await {
+            Err(_) => {
+                Err(format!("command timed out: {:?} timed out after {}s", argv.join(" "), timeout.as_secs()))
+            }
+            Ok(output) if output.code.0 == 0 => Ok(()),
+            Ok(output) => Err(output.output),
+        };
+    }
+    let port = probe
+        .tcp_socket
+        .as_ref()
+        .and_then(|socket| port(&socket.port, container))
+        .or_else(|| probe.grpc.as_ref().and_then(|grpc| u16::try_from(grpc.port).ok()));
+    match port {
+        Some(port) if end.listener(port).is_some() => Ok(()),
+        Some(port) => Err(format!("dial tcp {}:{port}: connect: connection refused", end.ip)),
+        None => Err("the probe names no port of the container".to_owned()),
+    }
+}
+
+async fn http(
+    action: &HTTPGetAction,
+    container: &Container,
+    end: &PodEnd,
+    clock: Clock,
+    timeout: Duration,
+) -> Result<(), String> {
+    let Some(port) = port(&action.port, container) else {
+        return Err(format!("the container has no port {:?}", action.port));
+    };
+    let path = action.path.as_deref().unwrap_or("/");
+    let uri = format!("http://{}:{port}{}{path}", end.ip, if path.starts_with('/') { "" } else { "/" });
+    let mut request = http::Request::get(&uri).header(http::header::USER_AGENT, "kube-probe/1.33");
+    for header in action.http_headers.iter().flatten() {
+        request = request.header(&header.name, &header.value);
+    }
+    let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
+    let started = clock.elapsed();
+    let answer = async {
+        let mut response = end.serve(port, request).await?;
+        settle(&clock, started, Duration::ZERO, &mut response).await;
+        Ok(response)
+    };
+    match clock.timeout(timeout, answer).await {
+        Err(_) => Err(format!(
+            "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
+        Ok(Err(error)) => {
+            let error: program::DialError = error;
+            Err(format!("Get \"{uri}\": {error}"))
+        }
+        Ok(Ok(response)) if (200..400).contains(&response.status().as_u16()) => Ok(()),
+        Ok(Ok(response)) => Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16())),
+    }
+}
+
+fn port(port: &IntOrString, container: &Container) -> Option<u16> {
+    match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok(),
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
+            named.and_then(|port| u16::try_from(port.container_port).ok()).or_else(|| name.parse().ok())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_count_answers_in_a_row() {
+        let probe = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
+        let schedule = Schedule::of(&probe);
+        let mut streak = Streak::default();
+        let answers = [true, true, false, true, false, false, true, true];
+        let reached: Vec<Option<bool>> =
+            answers.iter().map(|answer| streak.add(*answer, &schedule)).collect();
+        let expected = [None, Some(true), None, None, None, Some(false), None, Some(true)];
+        assert_eq!(reached, expected);
+        assert_eq!(schedule.period, Duration::from_secs(10));
+        assert_eq!(schedule.timeout, Duration::from_secs(1));
+    }
+}

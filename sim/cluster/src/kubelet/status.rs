@@ -1,0 +1,222 @@
+//! A pod's state as the kubelet knows it, and the status that it makes of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use clock::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Doing {
+    Waiting { reason: &'static str, message: String },
+    Running { since: Timestamp },
+    Ended(Ended),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ended {
+    pub code: i32,
+    pub reason: &'static str,
+    pub started: Timestamp,
+    pub finished: Timestamp,
+}
+
+/// One container.
+#[derive(Clone, Debug)]
+pub(super) struct Lifecycle {
+    pub doing: Doing,
+    pub last: Option<Ended>,
+    pub ready: bool,
+    pub started: bool,
+    pub restarts: u32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        let doing = Doing::Waiting { reason: "ContainerCreating", message: String::new() };
+        Lifecycle { doing, last: None, ready: false, started: false, restarts: 0 }
+    }
+}
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub(super) struct PodState {
+    pub started: Timestamp,
+    pub pod_ip: Option<IpAddr>,
+    pub host_ip: IpAddr,
+    pub initialized: bool,
+    pub terminating: bool,
+    pub containers: BTreeMap<String, Lifecycle>,
+    /// When each condition last changed.
+    transitions: BTreeMap<&'static str, (bool, Timestamp)>,
+}
+
+impl PodState {
+    pub(super) fn new(spec: &PodSpec, host_ip: IpAddr, now: Timestamp) -> Self {
+        let inits = spec.init_containers.iter().flatten();
+        let names = inits.chain(&spec.containers).map(|container| container.name.clone());
+        PodState {
+            started: now,
+            pod_ip: None,
+            host_ip,
+            initialized: spec.init_containers.as_ref().is_none_or(Vec::is_empty),
+            terminating: false,
+            containers: names.map(|name| (name, Lifecycle::default())).collect(),
+            transitions: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_ready(&self, spec: &PodSpec) -> bool {
+        !self.terminating && spec.containers.iter().all(|container| self.containers[&container.name].ready)
+    }
+
+    fn phase(&self, spec: &PodSpec) -> &'static str {
+        let of = |name: &String| &self.containers[name];
+        let all: Vec<_> = spec.containers.iter().map(|container| of(&container.name)).collect();
+        let restarts = spec.restart_policy.as_deref().unwrap_or("Always");
+        if !self.initialized {
+            return "Pending";
+        }
+        let ended = |state: &&Lifecycle| matches!(state.doing, Doing::Ended(_));
+        if restarts != "Always" && all.iter().all(|state| ended(&state)) {
+            let failed = all.iter().any(|state| matches!(&state.doing, Doing::Ended(end) if end.code != 0));
+            if !failed {
+                return "Succeeded";
+            } else if restarts == "Never" {
+                return "Failed";
+            }
+        }
+        let has_run =
+            |state: &&Lifecycle| !matches!(state.doing, Doing::Waiting { .. }) || state.last.is_some();
+        if all.iter().all(has_run) { "Running" } else { "Pending" }
+    }
+
+    /// The status to write; `known` is the pod as the API has it.
+    pub(super) fn status(&mut self, spec: &PodSpec, known: &Pod, now: Timestamp) -> PodStatus {
+        let phase = self.phase(spec);
+        let containers_ready = self.is_ready(spec);
+        let before = known.status.clone().unwrap_or_default();
+        let done = phase == "Succeeded";
+        let unready: Vec<&str> = spec
+            .containers
+            .iter()
+            .filter(|container| !self.containers[&container.name].ready)
+            .map(|container| container.name.as_str())
+            .collect();
+        let unready = (!done).then(|| format!("containers with unready status: [{}]", unready.join(" ")));
+        let mut conditions = Vec::new();
+        for (name, holds, reason, message) in [
+            ("PodReadyToStartContainers", self.pod_ip.is_some(), None, None),
+            (
+                "Initialized",
+                self.initialized,
+                (!self.initialized).then_some("ContainersNotInitialized"),
+                None,
+            ),
+            (
+                "Ready",
+                containers_ready,
+                Some(if done { "PodCompleted" } else { "ContainersNotReady" }),
+                unready.clone(),
+            ),
+            (
+                "ContainersReady",
+                containers_ready,
+                Some(if done { "PodCompleted" } else { "ContainersNotReady" }),
+                unready,
+            ),
+        ] {
+            let since = match self.transitions.get(name) {
+                Some((before, since)) if *before == holds => *since,
+                _ => now,
+            };
+            self.transitions.insert(name, (holds, since));
+            conditions.push(PodCondition {
+                type_: name.into(),
+                status: if holds { "True" } else { "False" }.into(),
+                reason: reason.filter(|_| !holds).map(str::to_owned),
+                message: message.filter(|_| !holds),
+                last_transition_time: Some(Time(since)),
+                ..PodCondition::default()
+            });
+        }
+        // The scheduler's condition stays.
+        conditions
+            .extend(before.conditions.into_iter().flatten().filter(|known| known.type_ == "PodScheduled"));
+        let statuses = |containers: &[k8s_openapi::api::core::v1::Container]| {
+            let statuses = containers.iter().map(|container| self.container_status(container, known));
+            Some(statuses.collect::<Vec<_>>()).filter(|statuses| !statuses.is_empty())
+        };
+        PodStatus {
+            phase: Some(phase.into()),
+            qos_class: before.qos_class,
+            start_time: Some(Time(self.started)),
+            host_ip: Some(self.host_ip.to_string()),
+            host_ips: Some(vec![HostIP { ip: self.host_ip.to_string() }]),
+            pod_ip: self.pod_ip.map(|ip| ip.to_string()),
+            pod_ips: self.pod_ip.map(|ip| vec![PodIP { ip: ip.to_string() }]),
+            conditions: Some(conditions),
+            container_statuses: statuses(&spec.containers),
+            init_container_statuses: statuses(spec.init_containers.as_deref().unwrap_or_default()),
+            ..PodStatus::default()
+        }
+    }
+
+    fn container_status(
+        &self,
+        container: &k8s_openapi::api::core::v1::Container,
+        known: &Pod,
+    ) -> ContainerStatus {
+        let state = &self.containers[&container.name];
+        let image = container.image.clone().unwrap_or_default();
+        let uid = known.metadata.uid.as_deref().unwrap_or_default();
+        let id = format!("coalmine://{uid}/{}/{}", container.name, state.restarts);
+        let has_run = !matches!(state.doing, Doing::Waiting { .. }) || state.last.is_some();
+        let current = match &state.doing {
+            Doing::Waiting { reason, message } => ContainerState {
+                waiting: Some(ContainerStateWaiting {
+                    reason: Some((*reason).into()),
+                    message: Some(message.clone()).filter(|message| !message.is_empty()),
+                }),
+                ..ContainerState::default()
+            },
+            Doing::Running { since } => ContainerState {
+                running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }),
+                ..ContainerState::default()
+            },
+            Doing::Ended(end) => terminated(end, &id),
+        };
+        ContainerStatus {
+            name: container.name.clone(),
+            image_id: if has_run { image.clone() } else { String::new() },
+            image,
+            container_id: has_run.then(|| id.clone()),
+            ready: state.ready && !self.terminating,
+            started: Some(state.started),
+            restart_count: i32::try_from(state.restarts).unwrap_or(i32::MAX),
+            state: Some(current),
+            last_state: Some(state.last.as_ref().map(|end| terminated(end, &id)).unwrap_or_default()),
+            ..ContainerStatus::default()
+        }
+    }
+}
+
+fn terminated(end: &Ended, id: &str) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: end.code,
+            reason: Some(end.reason.into()),
+            started_at: Some(Time(end.started)),
+            finished_at: Some(Time(end.finished)),
+            container_id: Some(id.to_owned()),
+            ..ContainerStateTerminated::default()
+        }),
+        ..ContainerState::default()
+    }
+}
