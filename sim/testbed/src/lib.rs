@@ -3,6 +3,7 @@
 //!
 //! This crate knows all the others and how they fit; it does not know how results are shown.
 
+mod golden;
 mod runner;
 pub mod scenario;
 pub mod timeline;

@@ -162,6 +162,35 @@ impl LogStore for Timeline {
     }
 }
 
+/// Which containers' lines are meant. Without a container, all of the workload's but an injected proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Component<'a> {
+    /// The cluster; any without one.
+    pub cluster: Option<&'a str>,
+    /// The namespace; any without one.
+    pub namespace: Option<&'a str>,
+    /// The workload.
+    pub workload: &'a str,
+    /// The container.
+    pub container: Option<&'a str>,
+}
+
+/// The name of injected proxies' containers.
+const PROXY: &str = "istio-proxy";
+
+impl Component<'_> {
+    /// Whether a container belongs to the component.
+    pub fn has(&self, source: &LogSource) -> bool {
+        source.workload == self.workload
+            && self.cluster.is_none_or(|cluster| cluster == source.cluster)
+            && self.namespace.is_none_or(|namespace| namespace == source.namespace)
+            && match self.container {
+                Some(container) => container == source.container,
+                None => source.container != PROXY || source.workload == PROXY,
+            }
+    }
+}
+
 /// Time since `start`, zero before it.
 pub fn since(start: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(start)).unwrap_or(Duration::ZERO)

@@ -11,7 +11,7 @@ use super::{Runner, check, query};
 use crate::scenario::{
     DurationLimit, Errors, Expectation, LatencyLimit, Located, LogExpectation, LogMode, RequestCount, Share,
 };
-use crate::timeline::{Entry, Event};
+use crate::timeline::{Component, Entry, Event};
 
 /// Log lines that a failed `ordered`, `subset` or `regex` expectation shows of what was printed.
 const LINES_SHOWN_MAX: usize = 200;
@@ -250,12 +250,14 @@ fn pattern(pattern: Option<&Located<String>>) -> Result<Option<Regex>, (String, 
 /// A timeline's entry as a line of the log, if it is one.
 fn line(log: &LogExpectation, entry: &Entry) -> Option<String> {
     let Event::Line { source, text } = &entry.event else { return None };
-    let ours = source.workload == log.workload
-        && log.cluster.as_ref().is_none_or(|cluster| *cluster == source.cluster)
-        && log.namespace.as_ref().is_none_or(|namespace| *namespace == source.namespace)
-        && log.container.as_ref().is_none_or(|container| *container == source.container);
+    let component = Component {
+        cluster: log.cluster.as_deref(),
+        namespace: log.namespace.as_deref(),
+        workload: &log.workload,
+        container: log.container.as_deref(),
+    };
     let text = || if log.raw { text.clone() } else { entry.message().unwrap_or_default().into_owned() };
-    ours.then(text)
+    component.has(source).then(text)
 }
 
 /// Compares a log with what is expected of it. Pure.

@@ -32,7 +32,7 @@ pub use outcome::{
 
 use crate::World;
 use crate::scenario::{Loaded, Position, RoleField, TelemetryField, Wait};
-use crate::timeline::{Event, Timeline};
+use crate::timeline::{Component, Event, Timeline};
 use crate::world::{ClusterSpec, MeshSpec, Role, Telemetry, WorldSpec};
 use canaries::Canaries;
 use fault::ApiFaults;
@@ -197,13 +197,15 @@ impl Runner<'_> {
             spec.traffic.iter().zip(0..).map(|(traffic, index)| self.record.summary(index, &traffic.name));
         let traffic = traffic.collect();
         let golden = spec.golden.as_ref().map(|golden| {
+            let component = Component {
+                cluster: Some(&golden.cluster),
+                namespace: None,
+                workload: &golden.workload,
+                container: None,
+            };
             let entries = self.world.logs().entries();
             let lines = entries.iter().filter_map(|entry| match &entry.event {
-                Event::Line { source, text }
-                    if source.cluster == golden.cluster && source.workload == golden.workload =>
-                {
-                    Some(text.clone())
-                }
+                Event::Line { source, text } if component.has(source) => Some(text.clone()),
                 _ => None,
             });
             lines.collect()

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Runner, StepError, check, query};
 use crate::scenario::{LogCheck, QueryCheck, Wait};
-use crate::timeline::Event;
+use crate::timeline::{Component, Event};
 
 /// How often what cannot be watched is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -115,6 +115,12 @@ impl Runner<'_> {
             None => None,
         };
         let timeline = self.world.logs();
+        let component = Component {
+            cluster: check.cluster.as_deref(),
+            namespace: check.namespace.as_deref(),
+            workload: &check.workload,
+            container: check.container.as_deref(),
+        };
         let mut seen = match &check.since {
             Some(mark) => self.mark(mark).map(|mark| mark.entry).unwrap_or_default(),
             None => timeline.len(),
@@ -126,11 +132,7 @@ impl Runner<'_> {
                     let entries = timeline.entries();
                     for entry in &entries[seen.min(entries.len())..] {
                         let Event::Line { source, .. } = &entry.event else { continue };
-                        let ours = source.workload == check.workload
-                            && check.cluster.as_ref().is_none_or(|cluster| *cluster == source.cluster)
-                            && check.namespace.as_ref().is_none_or(|space| *space == source.namespace)
-                            && check.container.as_ref().is_none_or(|name| *name == source.container);
-                        if !ours {
+                        if !component.has(source) {
                             continue;
                         }
                         let message = entry.message().unwrap_or_default();
