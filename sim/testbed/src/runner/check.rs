@@ -163,7 +163,8 @@ pub(super) fn query(check: &QueryCheck, found: Option<f64>) -> Result<(), String
     let value = found.unwrap_or(f64::NAN);
     if let Some(wanted) = check.value {
         let near = (value - wanted).abs() <= 1e-9 * wanted.abs().max(1.0);
-        if !near && !(value.is_nan() && wanted.is_nan()) {
+        let same = near || (value.is_nan() && wanted.is_nan());
+        if !same {
             return Err(format!("{promql} gives {value}, not {wanted}"));
         }
     }

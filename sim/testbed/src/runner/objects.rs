@@ -18,8 +18,11 @@ const MANAGER: &str = "coalmine";
 /// The clusters' objects, with a memory of what kinds there are.
 #[derive(Default)]
 pub(super) struct Objects {
-    kinds: Mutex<BTreeMap<(String, String, String), (ApiResource, bool)>>,
+    kinds: Mutex<BTreeMap<KindKey, (ApiResource, bool)>>,
 }
+
+/// Cluster, version, kind.
+type KindKey = (String, String, String);
 
 impl Objects {
     /// The API of a kind in a namespace (`None`: all namespaces, or the kind has none).

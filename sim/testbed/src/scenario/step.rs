@@ -300,7 +300,7 @@ pub struct FaultStep {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cut {
-    /// The two clusters' names.
+    /// The two clusters' names; `outside` stands for everything outside the clusters.
     pub between: [String; 2],
 }
 

@@ -9,6 +9,9 @@ use regex::Regex;
 use super::error::suggestion;
 use super::*;
 
+/// What stands for everything outside the clusters in a cut.
+const OUTSIDE: &str = "outside";
+
 type Problems = Vec<(Position, String)>;
 
 /// Everything that is wrong with a scenario, in order of finding.
@@ -393,6 +396,7 @@ impl<'a> Check<'a> {
         ];
         self.one_of("fault", &given);
         let clusters = fault.cut.iter().chain(&fault.heal).flat_map(|cut| &cut.between);
+        let clusters = clusters.filter(|name| *name != OUTSIDE);
         let clusters = clusters.chain(fault.api.iter().map(|api| &api.cluster));
         let clusters = clusters.chain(fault.crash.iter().chain(&fault.evict).map(|crash| &crash.cluster));
         clusters.for_each(|cluster| self.cluster(cluster));
