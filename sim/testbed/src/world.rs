@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use apiserver::{ApiServer, Options};
 use clock::{Clock, Seed};
 use program::Network;
 
@@ -64,6 +65,7 @@ pub const RUNNER: &str = "coalmine";
 
 /// One run's system.
 pub struct World {
+    servers: Vec<(String, ApiServer)>,
     remotes: gitops::git::Remotes,
     timeline: Timeline,
 }
@@ -79,19 +81,30 @@ impl World {
         seed: Seed,
         workspace: &Path,
     ) -> Result<World, String> {
-        let _ = (spec, clock, seed, workspace);
-        Ok(World { remotes: gitops::git::Remotes::default(), timeline: Timeline::default() })
+        let _ = workspace;
+        let server = |(index, cluster): (usize, &ClusterSpec)| {
+            let second = u8::try_from(96 + index).unwrap_or(u8::MAX);
+            let server = ApiServer::new(Options {
+                name: cluster.name.clone(),
+                clock,
+                seed: seed.child(&cluster.name).child("api"),
+                service_cidr: [10, second],
+            });
+            (cluster.name.clone(), server)
+        };
+        let servers = spec.clusters.iter().enumerate().map(server).collect();
+        Ok(World { servers, remotes: gitops::git::Remotes::default(), timeline: Timeline::default() })
     }
 
     /// A client of a cluster's API.
     pub fn client(&self, cluster: &str) -> Option<kube::Client> {
-        let _ = cluster;
-        None
+        let server = self.api(cluster)?;
+        Some(kube::Client::new(server.client_service(RUNNER), "default"))
     }
 
     /// The clusters' names, in order.
     pub fn clusters(&self) -> Vec<String> {
-        Vec::new()
+        self.servers.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Git repositories by URL.
@@ -134,9 +147,8 @@ impl World {
     }
 
     /// A cluster's API server.
-    pub fn api(&self, cluster: &str) -> Option<apiserver::ApiServer> {
-        let _ = cluster;
-        None
+    pub fn api(&self, cluster: &str) -> Option<ApiServer> {
+        self.servers.iter().find(|(name, _)| name == cluster).map(|(_, server)| server.clone())
     }
 
     /// Cuts the network between two clusters.
