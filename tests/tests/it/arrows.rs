@@ -43,8 +43,10 @@ fn metadata() -> Value {
 /// Name by package id, and normal dependencies (ids) by package id.
 fn graph(metadata: &Value) -> (BTreeMap<&str, &str>, BTreeMap<&str, Vec<&str>>) {
     let packages = metadata["packages"].as_array().expect("packages");
-    let names =
-        packages.iter().map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap())).collect();
+    let names = packages
+        .iter()
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .collect();
     let nodes = metadata["resolve"]["nodes"].as_array().expect("nodes");
     let edges = nodes
         .iter()
@@ -89,10 +91,15 @@ fn pure_crates_know_no_runtime_client_or_entropy() {
     let metadata = metadata();
     let (names, edges) = graph(&metadata);
     for pure in PURE {
-        let start = names.iter().find(|(_, name)| **name == pure).map(|(id, _)| *id).expect("the crate exists");
+        let start =
+            names.iter().find(|(_, name)| **name == pure).map(|(id, _)| *id).expect("the crate exists");
         let (mut seen, mut open) = (BTreeSet::new(), vec![(start, pure.to_owned())]);
         while let Some((id, path)) = open.pop() {
-            assert!(!IMPURE.contains(&names[id]), "{pure} must stay pure, but depends on {} by {path}", names[id]);
+            assert!(
+                !IMPURE.contains(&names[id]),
+                "{pure} must stay pure, but depends on {} by {path}",
+                names[id]
+            );
             for next in &edges[id] {
                 if seen.insert(*next) {
                     open.push((next, format!("{path} -> {}", names[next])));

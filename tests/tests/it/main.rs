@@ -7,5 +7,8 @@ use std::path::PathBuf;
 
 /// The workspace's root.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace").to_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is a folder of the workspace")
+        .to_owned()
 }

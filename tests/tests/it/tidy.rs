@@ -46,9 +46,14 @@ fn files_hold_one_concept_under_a_name_that_says_which() {
     for (file, text) in sources() {
         let lines = text.lines().count();
         if lines > LINES_MAX {
-            problems.push(format!("{}: {lines} lines, more than {LINES_MAX}: split it by concept", file.display()));
+            problems.push(format!(
+                "{}: {lines} lines, more than {LINES_MAX}: split it by concept",
+                file.display()
+            ));
         }
-        let empty = |part: &Path| EMPTY_NAMES.contains(&part.file_stem().and_then(|stem| stem.to_str()).unwrap_or(""));
+        let empty = |part: &Path| {
+            EMPTY_NAMES.contains(&part.file_stem().and_then(|stem| stem.to_str()).unwrap_or(""))
+        };
         if file.ancestors().any(empty) {
             problems.push(format!("{}: a name that says nothing", file.display()));
         }
@@ -58,7 +63,8 @@ fn files_hold_one_concept_under_a_name_that_says_which() {
 
 #[test]
 fn nothing_is_left_open() {
-    let open = ["todo!(", "unimplemented!(", concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore")];
+    let open =
+        ["todo!(", "unimplemented!(", concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore")];
     let mut problems = Vec::new();
     for (file, text) in sources() {
         if file.ends_with("tidy.rs") {

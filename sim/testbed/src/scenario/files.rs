@@ -1,6 +1,6 @@
 //! A scenario with all that its file refers to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -97,38 +97,77 @@ fn objects(folder: &Path, apply: &Apply) -> Result<Vec<Value>, String> {
     Ok(objects)
 }
 
-/// A folder rendered as Argo CD and kustomize do. A kustomization may refer to folders beside its own, so the tree
-/// that is handed over begins above it, as far as its references reach.
+/// A folder rendered as Argo CD and kustomize do. A kustomization may refer to files beside its own folder: those are
+/// handed over too, and paths begin where all of them meet.
 fn rendered(folder: &Path, name: &str, kustomization: bool) -> Result<Vec<Value>, String> {
-    let path = plain(&folder.join(name));
-    let mut last = format!("{name}: no such folder");
-    let mut root = path.clone();
-    for _ in 0..4 {
-        let files = tree(&root).map_err(|error| format!("{name}: {error}"))?;
-        let inside = path.strip_prefix(&root).unwrap_or(Path::new("")).to_string_lossy().into_owned();
-        let objects = if kustomization {
-            gitops::kustomize::build(&files, &inside)
-        } else {
-            gitops::manifests::render(&files, &inside)
-        };
-        match objects {
-            Ok(objects) => return Ok(objects),
-            Err(error) => last = format!("{name}: {error}"),
-        }
-        match root.parent() {
-            // Only a kustomization that climbs needs more than its own folder.
-            Some(parent) if climbs(&path) => root = parent.to_owned(),
-            _ => break,
-        }
-    }
-    Err(last)
+    let path = std::path::absolute(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+    let path = plain(&path);
+    let gathered = gathered(&path).map_err(|error| format!("{name}: {error}"))?;
+    let root = gathered.keys().fold(path.clone(), |root, file| {
+        root.ancestors().find(|ancestor| file.starts_with(ancestor)).unwrap_or(Path::new("")).to_owned()
+    });
+    let files = gathered.into_iter().map(|(file, content)| (slashed(&file, &root), content)).collect();
+    let inside = slashed(&path, &root);
+    let objects = if kustomization {
+        gitops::kustomize::build(&files, &inside)
+    } else {
+        gitops::manifests::render(&files, &inside)
+    };
+    objects.map_err(|error| format!("{name}: {error}"))
 }
 
-fn climbs(folder: &Path) -> bool {
-    ["kustomization.yaml", "kustomization.yml", "Kustomization"]
-        .iter()
-        .filter_map(|name| std::fs::read_to_string(folder.join(name)).ok())
-        .any(|text| text.contains("../"))
+/// All files of a folder, and those that its kustomizations refer to.
+fn gathered(folder: &Path) -> Result<BTreeMap<PathBuf, Bytes>, String> {
+    let (mut files, mut open) = (BTreeMap::new(), vec![folder.to_owned()]);
+    let mut seen = BTreeSet::from([folder.to_owned()]);
+    while let Some(path) = open.pop() {
+        let new: Vec<(PathBuf, Bytes)> = if path.is_file() {
+            let content = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            vec![(path, Bytes::from(content))]
+        } else {
+            tree(&path)?.into_iter().map(|(inside, content)| (path.join(inside), content)).collect()
+        };
+        for (file, content) in new {
+            let is_kustomization =
+                file.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("kustomization"));
+            if let Some(base) = file.parent().filter(|_| is_kustomization) {
+                for reference in references(&content) {
+                    let target = plain(&base.join(reference));
+                    // What does not exist is named by the renderer, with the field.
+                    if target.exists() && seen.insert(target.clone()) {
+                        open.push(target);
+                    }
+                }
+            }
+            files.insert(file, content);
+        }
+    }
+    Ok(files)
+}
+
+/// The paths in a kustomization that leave its folder.
+fn references(kustomization: &Bytes) -> Vec<String> {
+    fn collect(value: Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) if text.starts_with("../") => found.push(text),
+            Value::Array(items) => items.into_iter().for_each(|item| collect(item, found)),
+            Value::Object(fields) => fields.into_iter().for_each(|(_, value)| collect(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    let text = String::from_utf8_lossy(kustomization);
+    if let Ok(value) = serde_saphyr::from_str::<Value>(&text) {
+        collect(value, &mut found);
+    }
+    found
+}
+
+/// A path below `root` with slashes.
+fn slashed(path: &Path, root: &Path) -> String {
+    let inside = path.strip_prefix(root).unwrap_or(path);
+    let parts: Vec<_> = inside.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
 }
 
 /// The first content of a repository.
@@ -237,10 +276,7 @@ fn tree(root: &Path) -> Result<BTreeMap<String, Bytes>, String> {
                 open.push(path);
             } else if kind.is_file() {
                 let content = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-                let relative = path.strip_prefix(root).unwrap_or(&path);
-                let parts: Vec<_> =
-                    relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-                files.insert(parts.join("/"), Bytes::from(content));
+                files.insert(slashed(&path, root), Bytes::from(content));
             }
         }
     }
