@@ -1,68 +1,111 @@
 //! A cluster's DNS as its pods use it: Service names in all the forms that the search list allows.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::kube_proxy::Table;
+use crate::kube_proxy::{ServiceEntry, Table};
 
 const CLUSTER_DOMAIN: &str = ".svc.cluster.local";
 /// How long a chain of ExternalNames may be.
 const ALIASES_MAX: usize = 8;
 
-/// Looks a name up as a pod of `namespace` does: `web`, `web.test`, `web.test.svc`, `web.test.svc.cluster.local`. The
-/// outer `None` is no such Service, the inner error an ExternalName that leads out of the cluster. `pick` chooses among
-/// a headless Service's addresses.
+/// Looks a name up as a pod of `namespace` does: `web`, `web.test`, `web.test.svc`, `web.test.svc.cluster.local`, each
+/// with a pod's hostname before it. The outer `None` is no such Service, the inner error an ExternalName that leads out
+/// of the cluster. `pick` chooses among a headless Service's addresses.
 pub(crate) fn lookup(
     table: &Table,
     namespace: &str,
     host: &str,
     pick: impl Fn(usize) -> usize,
 ) -> Option<Result<IpAddr, String>> {
-    let mut name = host.trim_end_matches('.').to_owned();
-    for _ in 0..ALIASES_MAX {
-        let (service, namespace) = split(&name, namespace)?;
-        let found = table.service(namespace, service)?;
-        if let Some(alias) = &found.external_name {
-            if split(alias, namespace)
-                .is_none_or(|(service, namespace)| table.service(namespace, service).is_none())
-            {
-                return Some(Err(alias.clone()));
-            }
-            name = alias.clone();
-            continue;
+    let mut name = Cow::Borrowed(host.trim_end_matches('.'));
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name = Cow::Owned(name.to_ascii_lowercase());
+    }
+    for alias in 0..ALIASES_MAX {
+        let Some(found) = service(table, &name, namespace) else {
+            return (alias > 0).then(|| Err(name.into_owned()));
+        };
+        match found {
+            Found::Pod(ip) => return Some(Ok(ip)),
+            Found::Service(entry) => match (&entry.external_name, entry.cluster_ip) {
+                (Some(target), _) => name = Cow::Owned(target.trim_end_matches('.').to_owned()),
+                (None, Some(ip)) => return Some(Ok(ip)),
+                (None, None) => {
+                    let addresses = &entry.addresses;
+                    return (!addresses.is_empty()).then(|| Ok(addresses[pick(addresses.len())]));
+                }
+            },
         }
-        if let Some(ip) = found.cluster_ip {
-            return Some(Ok(ip));
-        }
-        let addresses = found.addresses();
-        return (!addresses.is_empty()).then(|| Ok(addresses[pick(addresses.len())]));
     }
     None
 }
 
-/// A Service's name and namespace, if the name has one of the forms of a Service's.
-fn split<'a>(host: &'a str, namespace: &'a str) -> Option<(&'a str, &'a str)> {
-    let short = host.strip_suffix(CLUSTER_DOMAIN).or_else(|| host.strip_suffix(".svc")).unwrap_or(host);
-    match short.split_once('.') {
-        None if short.len() == host.len() => Some((short, namespace)),
-        None => None,
-        Some((service, namespace)) if !namespace.contains('.') => Some((service, namespace)),
-        Some(_) => None,
+enum Found<'a> {
+    Service(&'a ServiceEntry),
+    Pod(IpAddr),
+}
+
+/// What a name stands for, tried with the search list in its order.
+fn service<'a>(table: &'a Table, name: &str, own: &str) -> Option<Found<'a>> {
+    let (short, qualified) = match name.strip_suffix(CLUSTER_DOMAIN).or_else(|| name.strip_suffix(".svc")) {
+        Some(short) => (short, true),
+        None => (name, false),
+    };
+    let of_service = |namespace, name| table.service(namespace, name).map(|entry| Found::Service(entry));
+    let of_pod =
+        |namespace, name, host| table.service(namespace, name)?.hostnames.get(host).copied().map(Found::Pod);
+    let mut labels = short.split('.');
+    match (labels.next()?, labels.next(), labels.next(), labels.next()) {
+        (service, None, ..) => (!qualified).then(|| of_service(own, service))?,
+        (first, Some(second), None, _) => {
+            let pod = (!qualified).then(|| of_pod(own, second, first)).flatten();
+            pod.or_else(|| of_service(second, first))
+        }
+        (host, Some(service), Some(namespace), None) => of_pod(namespace, service, host),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::*;
+    use crate::kube_proxy::Table;
 
     #[test]
     fn names_of_services_have_four_forms() {
-        let check =
-            |host: &str, expected: Option<(&str, &str)>| assert_eq!(split(host, "own"), expected, "{host}");
-        check("web", Some(("web", "own")));
-        check("web.test", Some(("web", "test")));
-        check("web.test.svc", Some(("web", "test")));
-        check("web.test.svc.cluster.local", Some(("web", "test")));
-        check("web.svc", None);
-        check("app.istio.example.com", None);
+        let entry = |ip: [u8; 4]| ServiceEntry { cluster_ip: Some(ip.into()), ..ServiceEntry::default() };
+        let alias = |name: &str| ServiceEntry { external_name: Some(name.into()), ..ServiceEntry::default() };
+        let named = ServiceEntry {
+            addresses: vec![[10, 16, 0, 7].into(), [10, 16, 0, 8].into()],
+            hostnames: [("db-0".to_owned(), [10, 16, 0, 7].into())].into(),
+            ..ServiceEntry::default()
+        };
+        let table = Table::of([
+            ("test", "web", entry([10, 96, 0, 1])),
+            ("own", "web", entry([10, 96, 0, 2])),
+            ("own", "db", named),
+            ("own", "empty", ServiceEntry::default()),
+            ("own", "near", alias("web.test.svc.cluster.local")),
+            ("own", "far", alias("example.com")),
+            ("own", "loop", alias("loop.own.svc")),
+        ]);
+        let check = |host: &str, expected: Option<Result<[u8; 4], &str>>| {
+            let found = lookup(&table, "own", host, |count| count - 1);
+            let expected = expected.map(|expected| expected.map(IpAddr::from).map_err(str::to_owned));
+            assert_eq!(found, expected, "{host}");
+        };
+        check("web", Some(Ok([10, 96, 0, 2])));
+        check("web.test", Some(Ok([10, 96, 0, 1])));
+        check("Web.test.svc", Some(Ok([10, 96, 0, 1])));
+        check("web.test.svc.cluster.local.", Some(Ok([10, 96, 0, 1])));
+        check("db", Some(Ok([10, 16, 0, 8])));
+        check("db-0.db", Some(Ok([10, 16, 0, 7])));
+        check("db-0.db.own.svc.cluster.local", Some(Ok([10, 16, 0, 7])));
+        check("near", Some(Ok([10, 96, 0, 1])));
+        check("far", Some(Err("example.com")));
+        for unknown in ["empty", "loop", "other", "web.other", "web.svc", "app.istio.example.com"] {
+            check(unknown, None);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use program::{Informer, Tasks};
@@ -68,6 +68,10 @@ pub(crate) struct ServiceEntry {
     /// `None` for headless Services.
     pub cluster_ip: Option<IpAddr>,
     pub external_name: Option<String>,
+    /// The ready addresses behind it.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of pods that have a name in it.
+    pub hostnames: BTreeMap<String, IpAddr>,
     ports: Vec<PortEntry>,
 }
 
@@ -78,32 +82,45 @@ struct PortEntry {
 }
 
 impl ServiceEntry {
-    /// The addresses behind a headless Service.
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        let all: BTreeSet<IpAddr> =
-            self.ports.iter().flat_map(|port| port.endpoints.iter().map(SocketAddr::ip)).collect();
-        all.into_iter().collect()
+    fn endpoints(&self, port: u16) -> &[SocketAddr] {
+        let port = self.ports.iter().find(|entry| entry.port == port);
+        port.map_or(&[], |port| port.endpoints.as_slice())
     }
 }
 
 /// All Services of a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    by_name: BTreeMap<(String, String), Arc<ServiceEntry>>,
-    /// By cluster IP and load balancer address.
-    by_address: BTreeMap<IpAddr, Arc<ServiceEntry>>,
+    /// By namespace, then by name.
+    by_name: BTreeMap<String, BTreeMap<String, Arc<ServiceEntry>>>,
+    by_cluster_ip: BTreeMap<IpAddr, Arc<ServiceEntry>>,
+    by_balancer: BTreeMap<IpAddr, Arc<ServiceEntry>>,
 }
 
 impl Table {
     pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&Arc<ServiceEntry>> {
-        self.by_name.get(&(namespace.to_owned(), name.to_owned()))
+        self.by_name.get(namespace)?.get(name)
     }
 
     /// The ready endpoints behind a Service's address and port; `None` if no Service has the address.
     pub(crate) fn endpoints(&self, at: SocketAddr) -> Option<&[SocketAddr]> {
-        let entry = self.by_address.get(&at.ip())?;
-        let port = entry.ports.iter().find(|port| port.port == at.port());
-        Some(port.map_or(&[], |port| port.endpoints.as_slice()))
+        let entry = self.by_cluster_ip.get(&at.ip()).or_else(|| self.by_balancer.get(&at.ip()))?;
+        Some(entry.endpoints(at.port()))
+    }
+
+    /// The same for load balancers' addresses alone: those that are reached from everywhere.
+    pub(crate) fn balanced(&self, at: SocketAddr) -> Option<&[SocketAddr]> {
+        Some(self.by_balancer.get(&at.ip())?.endpoints(at.port()))
+    }
+
+    /// A table of these Services: namespace, name, entry.
+    #[cfg(test)]
+    pub(crate) fn of<'a>(services: impl IntoIterator<Item = (&'a str, &'a str, ServiceEntry)>) -> Table {
+        let mut table = Table::default();
+        for (namespace, name, entry) in services {
+            table.by_name.entry(namespace.to_owned()).or_default().insert(name.to_owned(), Arc::new(entry));
+        }
+        table
     }
 
     fn build(sources: &Sources) -> Table {
@@ -124,30 +141,30 @@ impl Table {
             let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
             // Endpoints written by hand stand alone: no controller mirrors them into slices here.
             let manual = if slices.is_empty() { sources.endpoints.get(&key.0, &key.1) } else { None };
-            let (entry, addresses) = entry(&service, slices, manual.as_deref());
-            let entry = Arc::new(entry);
-            for address in addresses {
-                table.by_address.insert(address, Arc::clone(&entry));
+            let entry = Arc::new(entry(&service, slices, manual.as_deref()));
+            if let Some(ip) = entry.cluster_ip {
+                table.by_cluster_ip.insert(ip, Arc::clone(&entry));
             }
-            table.by_name.insert(key, entry);
+            for ip in balancers(&service) {
+                table.by_balancer.insert(ip, Arc::clone(&entry));
+            }
+            table.by_name.entry(key.0).or_default().insert(key.1, entry);
         }
         table
     }
 }
 
-fn entry(
-    service: &Service,
-    slices: &[Arc<EndpointSlice>],
-    manual: Option<&Endpoints>,
-) -> (ServiceEntry, Vec<IpAddr>) {
-    let spec = service.spec.clone().unwrap_or_default();
-    let cluster_ip: Option<IpAddr> = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok());
-    let mut addresses: Vec<IpAddr> = cluster_ip.into_iter().collect();
+/// The Service's load balancer addresses, and the external ones that it was given.
+fn balancers(service: &Service) -> Vec<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = status.and_then(|balancer| balancer.ingress.as_ref());
-    addresses.extend(
-        ingress.into_iter().flatten().filter_map(|ingress| ingress.ip.as_ref()?.parse::<IpAddr>().ok()),
-    );
+    let ingress = status.iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    let external = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    let texts = ingress.filter_map(|ingress| ingress.ip.as_ref()).chain(external);
+    texts.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn entry(service: &Service, slices: &[Arc<EndpointSlice>], manual: Option<&Endpoints>) -> ServiceEntry {
+    let spec = service.spec.clone().unwrap_or_default();
     let ports = spec.ports.unwrap_or_default().into_iter().filter_map(|port| {
         let name = port.name.as_deref().unwrap_or_default();
         let mut endpoints: Vec<SocketAddr> = slices.iter().flat_map(|slice| of_slice(slice, name)).collect();
@@ -156,8 +173,32 @@ fn entry(
         endpoints.dedup();
         Some(PortEntry { port: u16::try_from(port.port).ok()?, endpoints })
     });
-    let external_name = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName"));
-    (ServiceEntry { cluster_ip, external_name, ports: ports.collect() }, addresses)
+    let mut addresses = BTreeSet::new();
+    let mut hostnames = BTreeMap::new();
+    for endpoint in slices.iter().flat_map(|slice| ready(slice)) {
+        let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
+        for ip in ips {
+            addresses.insert(ip);
+            hostnames.extend(endpoint.hostname.clone().map(|name| (name, ip)));
+        }
+    }
+    let by_hand = manual.into_iter().flat_map(|manual| manual.subsets.iter().flatten());
+    let by_hand = by_hand.flat_map(|subset| subset.addresses.iter().flatten());
+    addresses.extend(by_hand.filter_map(|address| address.ip.parse::<IpAddr>().ok()));
+    ServiceEntry {
+        cluster_ip: spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()),
+        external_name: spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName")),
+        addresses: addresses.into_iter().collect(),
+        hostnames,
+        ports: ports.collect(),
+    }
+}
+
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
+    slice.endpoints.iter().filter(|endpoint| {
+        // Absent means ready.
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    })
 }
 
 fn of_slice(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddr> {
@@ -166,12 +207,8 @@ fn of_slice(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddr> {
         .filter(|port| port.name.as_deref().unwrap_or_default() == port_name)
         .filter_map(|port| port.port.and_then(|port| u16::try_from(port).ok()));
     let numbers: Vec<u16> = numbers.collect();
-    let ready = slice.endpoints.iter().filter(|endpoint| {
-        // Absent means ready.
-        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-    });
     let mut found = Vec::new();
-    for address in ready.flat_map(|endpoint| &endpoint.addresses) {
+    for address in ready(slice).flat_map(|endpoint| &endpoint.addresses) {
         if let Ok(ip) = address.parse() {
             found.extend(numbers.iter().map(|port| SocketAddr::new(ip, *port)));
         }

@@ -97,7 +97,7 @@ impl Cluster {
             events: events.clone(),
             nodes: addresses,
         });
-        let (balanced, balanced_net) = (wire.clone(), Arc::clone(&net));
+        let balanced = wire.clone();
         start_controllers(ControllerOptions {
             client,
             clock,
@@ -105,7 +105,7 @@ impl Cluster {
             tasks: tasks.clone(),
             events,
             pod_metrics: Arc::new(kubelet.clone()),
-            load_balancer_ips: Arc::new(move || balanced.load_balancer_ip(&balanced_net)),
+            load_balancer_ips: Arc::new(move || balanced.load_balancer_ip()),
         });
         Ok(Cluster { wire, net, kubelet, seed, tasks })
     }

@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use clock::{Clock, Rng, Seed};
 use futures::future::BoxFuture;
-use program::{DialError, Handler, ListenError, Listening, Network, Peer, Proxy, Request, Response, settle};
+use program::{
+    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response,
+    Termination, settle,
+};
 use rand::RngExt as _;
-use tokio::sync::Notify;
 
 use crate::dns;
 use crate::kube_proxy::{Services, Table};
@@ -22,11 +23,13 @@ use crate::kube_proxy::{Services, Table};
 /// One way and back between pods of one cluster.
 const LATENCY_INSIDE: Duration = Duration::from_micros(200);
 /// One way and back between clusters, and to and from the outside.
-const LATENCY_ACROSS: Duration = Duration::from_micros(600);
+const LATENCY_ACROSS: Duration = Duration::from_micros(500);
 /// How long a connection attempt to nowhere takes to fail.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The second octet of the first cluster's pod addresses.
 const FIRST_POD_NET: u8 = 16;
+/// The second octet of the first cluster's node addresses.
+const FIRST_NODE_NET: u8 = 18;
 
 /// The network of a run. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -42,29 +45,95 @@ struct Shared {
 struct State {
     clusters: Vec<Arc<ClusterNet>>,
     pods: BTreeMap<IpAddr, Arc<PodEnd>>,
-    /// Load balancer addresses by their cluster.
-    load_balancers: BTreeMap<IpAddr, usize>,
     hosts: BTreeMap<String, IpAddr>,
     cuts: BTreeSet<(String, String)>,
-    outside: u8,
+    delays: BTreeMap<(String, String), Duration>,
+    /// Addresses handed out so far.
+    balancers: u32,
+    outsiders: u32,
 }
 
 /// One cluster's part of the network.
 pub(crate) struct ClusterNet {
     pub name: Arc<str>,
-    index: usize,
+    index: u8,
     next_pod: Mutex<u32>,
     pub services: Services,
+}
+
+impl ClusterNet {
+    /// The address of a node, by its place in the cluster's list.
+    pub(crate) fn node_ip(&self, node: usize) -> IpAddr {
+        let [.., third, fourth] = (node as u32 + 2).to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(172, FIRST_NODE_NET.wrapping_add(self.index), third, fourth))
+    }
 }
 
 /// A pod's end of the network.
 pub(crate) struct PodEnd {
     pub cluster: Arc<str>,
     pub ip: IpAddr,
-    listeners: Mutex<BTreeMap<u16, Arc<dyn Handler>>>,
-    proxy: Mutex<Option<Arc<dyn Proxy>>>,
-    alive: AtomicBool,
-    closed: Notify,
+    clock: Clock,
+    listeners: Mutex<BTreeMap<u16, Arc<Listener>>>,
+    capture: Mutex<Option<Capture>>,
+}
+
+/// A process of a pod, as the network sees it: with it end its listeners, its proxying and the requests that it has not
+/// answered.
+#[derive(Default)]
+struct Process {
+    over: Termination,
+}
+
+impl Process {
+    /// Waits for an answer; the process may end first.
+    async fn answer(
+        &self,
+        at: SocketAddr,
+        answer: impl Future<Output = Result<Response, DialError>>,
+    ) -> Result<Response, DialError> {
+        tokio::select! { biased;
+            answer = answer => answer,
+            () = self.over.requested() => Err(DialError::Reset(at.to_string())),
+        }
+    }
+}
+
+/// A port that a process listens on. As a handler it is the process behind the port, with its death.
+struct Listener {
+    handler: Arc<dyn Handler>,
+    process: Arc<Process>,
+    clock: Clock,
+    at: SocketAddr,
+}
+
+impl Handler for Listener {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(async move {
+            let started = self.clock.elapsed();
+            let served = async {
+                let mut response = self.handler.handle(request).await?;
+                pass(&self.clock, started, Duration::ZERO, &mut response).await;
+                Ok(response)
+            };
+            self.process.answer(self.at, served).await
+        })
+    }
+}
+
+/// The proxy that a pod's traffic goes through, and the process that it is part of.
+#[derive(Clone)]
+struct Capture {
+    proxy: Arc<dyn Proxy>,
+    process: Arc<Process>,
+}
+
+/// Lets the response's time pass. A handler that says nothing of its latency took the time that has passed.
+async fn pass(clock: &Clock, started: Duration, more: Duration, response: &mut Response) {
+    if response.extensions().get::<Latency>().is_none() {
+        response.extensions_mut().insert(Latency(clock.elapsed() - started));
+    }
+    settle(clock, started, more, response).await;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,7 +152,7 @@ impl Wire {
         if let Some(found) = state.clusters.iter().find(|net| &*net.name == cluster) {
             return Arc::clone(found);
         }
-        let index = state.clusters.len();
+        let index = u8::try_from(state.clusters.len()).expect("a run has less than 200 clusters");
         let net = Arc::new(ClusterNet {
             name: cluster.into(),
             index,
@@ -102,45 +171,50 @@ impl Wire {
             *next
         };
         let [_, _, third, fourth] = number.to_be_bytes();
-        let second = FIRST_POD_NET.wrapping_add(net.index as u8);
-        let end =
-            Arc::new(PodEnd::new(net.name.clone(), IpAddr::V4(Ipv4Addr::new(10, second, third, fourth))));
-        self.state().pods.insert(end.ip, Arc::clone(&end));
-        PodNetwork(Arc::new(Link {
-            wire: self.clone(),
-            net: Some(Arc::clone(net)),
-            namespace: namespace.to_owned(),
-            end,
-            draws: Mutex::new(seed.stream("kube-proxy")),
-        }))
+        let second = FIRST_POD_NET.wrapping_add(net.index);
+        let ip = IpAddr::V4(Ipv4Addr::new(10, second, third, fourth));
+        self.attach(Arc::clone(&net.name), ip, Some(Arc::clone(net)), namespace, seed.stream("kube-proxy"))
+    }
+
+    fn attach(
+        &self,
+        cluster: Arc<str>,
+        ip: IpAddr,
+        net: Option<Arc<ClusterNet>>,
+        namespace: &str,
+        draws: Rng,
+    ) -> PodNetwork {
+        let end = Arc::new(PodEnd {
+            cluster,
+            ip,
+            clock: self.0.clock,
+            listeners: Mutex::default(),
+            capture: Mutex::default(),
+        });
+        self.state().pods.insert(ip, Arc::clone(&end));
+        let link =
+            Link { wire: self.clone(), net, namespace: namespace.to_owned(), end, draws: Mutex::new(draws) };
+        PodNetwork { link: Arc::new(link), process: Arc::default() }
     }
 
     /// A client outside all clusters: it reaches load balancers and names set by [`Wire::set_host`], and with
     /// `dns_of` a cluster's Services by their names, as a port-forward or a VPN would let it.
     pub fn outside(&self, name: &str, dns_of: Option<&str>) -> Arc<dyn Network> {
-        let number = {
+        let ip = {
             let mut state = self.state();
-            state.outside = state.outside.wrapping_add(1);
-            state.outside
+            state.outsiders += 1;
+            address_of_pools(state.outsiders, &[[203, 0, 113]], [100, 64])
         };
         let net = dns_of.map(|cluster| self.join(cluster));
-        let end = Arc::new(PodEnd::new("outside".into(), IpAddr::V4(Ipv4Addr::new(203, 0, 113, number))));
-        Arc::new(PodNetwork(Arc::new(Link {
-            wire: self.clone(),
-            net,
-            namespace: "default".to_owned(),
-            end,
-            draws: Mutex::new(self.0.seed.child("outside").stream(name)),
-        })))
+        let draws = self.0.seed.child("outside").stream(name);
+        Arc::new(self.attach("outside".into(), ip, net, "default", draws))
     }
 
-    /// A fresh address for a `LoadBalancer` Service of `cluster`.
-    pub(crate) fn load_balancer_ip(&self, net: &ClusterNet) -> IpAddr {
+    /// A fresh address for a Service of type LoadBalancer.
+    pub(crate) fn load_balancer_ip(&self) -> IpAddr {
         let mut state = self.state();
-        let number = state.load_balancers.len() as u8 + 1;
-        let ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, number));
-        state.load_balancers.insert(ip, net.index);
-        ip
+        state.balancers += 1;
+        address_of_pools(state.balancers, &[[198, 51, 100], [192, 0, 2]], [198, 18])
     }
 
     /// Makes `host` resolve to `ip` for everybody, as public DNS would.
@@ -158,9 +232,24 @@ impl Wire {
         self.state().cuts.remove(&pair(one, other));
     }
 
-    fn is_cut(&self, one: &str, other: &str) -> bool {
+    /// Adds `extra` to the latency of every request between two clusters (`outside` stands for everything outside);
+    /// zero takes it away again.
+    pub fn delay(&self, one: &str, other: &str, extra: Duration) {
+        self.state().delays.insert(pair(one, other), extra);
+    }
+
+    /// How long a request takes from one cluster to another and back; `None` when the network is cut.
+    fn way(&self, one: &str, other: &str) -> Option<Duration> {
+        if one == other {
+            return Some(LATENCY_INSIDE);
+        }
         let state = self.state();
-        !state.cuts.is_empty() && one != other && state.cuts.contains(&pair(one, other))
+        if state.cuts.is_empty() && state.delays.is_empty() {
+            return Some(LATENCY_ACROSS);
+        }
+        let pair = pair(one, other);
+        let extra = state.delays.get(&pair).copied().unwrap_or_default();
+        (!state.cuts.contains(&pair)).then_some(LATENCY_ACROSS + extra)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,60 +262,54 @@ fn pair(one: &str, other: &str) -> (String, String) {
     (first.to_owned(), second.to_owned())
 }
 
-impl PodEnd {
-    fn new(cluster: Arc<str>, ip: IpAddr) -> Self {
-        PodEnd {
-            cluster,
-            ip,
-            listeners: Mutex::default(),
-            proxy: Mutex::default(),
-            alive: AtomicBool::new(true),
-            closed: Notify::new(),
+/// The `number`-th address (from 1): out of the /24 pools first, then out of a large range.
+fn address_of_pools(number: u32, pools: &[[u8; 3]], beyond: [u8; 2]) -> IpAddr {
+    let (pool, host) = ((number - 1) / 254, (number - 1) % 254 + 1);
+    IpAddr::V4(match pools.get(pool as usize) {
+        Some([a, b, c]) => Ipv4Addr::new(*a, *b, *c, host as u8),
+        None => {
+            let [.., third, fourth] = number.to_be_bytes();
+            Ipv4Addr::new(beyond[0], beyond[1], third, fourth)
         }
-    }
+    })
+}
 
+impl PodEnd {
+    /// What listens on a port, past the pod's proxy.
     pub(crate) fn listener(&self, port: u16) -> Option<Arc<dyn Handler>> {
-        lock(&self.listeners).get(&port).cloned()
+        let listener = lock(&self.listeners).get(&port).cloned();
+        listener.map(|listener| -> Arc<dyn Handler> { listener })
     }
 
-    /// Hands a request to whatever listens, past the pod's proxy.
+    /// Hands a request to what listens on a port, past the pod's proxy.
     pub(crate) async fn serve(&self, port: u16, request: Request) -> Result<Response, DialError> {
-        let handler = self.listener(port).ok_or_else(|| refused(self.ip, port))?;
-        self.unless_closed(handler.handle(request)).await
+        let listener = self.listener(port).ok_or_else(|| self.refused(port))?;
+        listener.handle(request).await
     }
 
     /// Delivers a request from the network.
     async fn deliver(&self, port: u16, request: Request) -> Result<Response, DialError> {
-        if !self.alive.load(Ordering::Relaxed) {
-            return Err(refused(self.ip, port));
+        let capture = lock(&self.capture).clone();
+        // Without a listener there is nothing that a proxy could pass the request to.
+        let listener = self.listener(port).ok_or_else(|| self.refused(port))?;
+        let Some(Capture { proxy, process }) = capture else { return listener.handle(request).await };
+        if process.over.is_requested() {
+            return Err(self.refused(port));
         }
-        let handler = self.listener(port).ok_or_else(|| refused(self.ip, port))?;
-        let proxy = lock(&self.proxy).clone();
-        match proxy {
-            Some(proxy) => self.unless_closed(proxy.inbound(request, port, handler)).await,
-            None => self.unless_closed(handler.handle(request)).await,
-        }
+        process.answer(SocketAddr::new(self.ip, port), proxy.inbound(request, port, listener)).await
     }
 
-    async fn unless_closed(
-        &self,
-        answer: BoxFuture<'_, Result<Response, DialError>>,
-    ) -> Result<Response, DialError> {
-        let closed = self.closed.notified();
-        tokio::select! { biased;
-            answer = answer => answer,
-            () = closed => Err(DialError::Reset(self.ip.to_string())),
-        }
+    fn refused(&self, port: u16) -> DialError {
+        DialError::Refused(SocketAddr::new(self.ip, port).to_string())
     }
 }
 
-fn refused(ip: IpAddr, port: u16) -> DialError {
-    DialError::Refused(SocketAddr::new(ip, port).to_string())
-}
-
-/// One pod's network. Cheap to clone.
+/// A pod's network as one of its processes has it. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct PodNetwork(Arc<Link>);
+pub(crate) struct PodNetwork {
+    link: Arc<Link>,
+    process: Arc<Process>,
+}
 
 struct Link {
     wire: Wire,
@@ -239,17 +322,33 @@ struct Link {
 
 impl PodNetwork {
     pub(crate) fn end(&self) -> &Arc<PodEnd> {
-        &self.0.end
+        &self.link.end
+    }
+
+    /// The pod's network for a further process.
+    pub(crate) fn process(&self) -> PodNetwork {
+        PodNetwork { link: Arc::clone(&self.link), process: Arc::default() }
+    }
+
+    /// The process is over: its ports close, and requests that it has not answered fail. If it was the pod's proxy, the
+    /// pod's traffic still goes to it, and is refused.
+    pub(crate) fn end_process(&self) {
+        self.process.over.request();
+        let ended = |listener: &Arc<Listener>| Arc::ptr_eq(&listener.process, &self.process);
+        lock(&self.link.end.listeners).retain(|_, listener| !ended(listener));
     }
 
     /// Takes the pod off the network; requests that it has not answered fail.
     pub(crate) fn close(&self) {
-        let end = &self.0.end;
-        end.alive.store(false, Ordering::Relaxed);
-        lock(&end.listeners).clear();
-        *lock(&end.proxy) = None;
-        self.0.wire.state().pods.remove(&end.ip);
-        end.closed.notify_waiters();
+        let end = &self.link.end;
+        self.link.wire.state().pods.remove(&end.ip);
+        let listeners = std::mem::take(&mut *lock(&end.listeners));
+        let capture = lock(&end.capture).take();
+        let processes = listeners.values().map(|listener| &listener.process);
+        for process in processes.chain(capture.as_ref().map(|capture| &capture.process)) {
+            process.over.request();
+        }
+        self.process.over.request();
     }
 }
 
@@ -285,104 +384,157 @@ impl Link {
         if let Some(end) = pod(to) {
             return Some(Ok((end, to.port())));
         }
-        let balanced = self.wire.state().load_balancers.get(&to.ip()).copied();
-        let table = match balanced {
-            Some(index) => {
-                let net = self.wire.state().clusters.get(index).cloned();
-                net.map(|net| net.services.table())
+        let chosen = match self.table().and_then(|table| self.choose(table.endpoints(to))) {
+            Some(chosen) => Some(chosen),
+            None => {
+                let clusters = self.wire.state().clusters.clone();
+                clusters.iter().find_map(|net| self.choose(net.services.table().balanced(to)))
             }
-            None => self.table(),
         }?;
-        let endpoints = table.endpoints(to)?;
-        let refuse = || DialError::Refused(to.to_string());
-        if endpoints.is_empty() {
-            return Some(Err(refuse()));
-        }
-        let index = if endpoints.len() == 1 { 0 } else { lock(&self.draws).random_range(0..endpoints.len()) };
-        let chosen = endpoints[index];
-        Some(pod(chosen).map(|end| (end, chosen.port())).ok_or_else(refuse))
+        // An endpoint that is gone, though kube-proxy has not heard of it, is refused like no endpoint at all.
+        let found = chosen.and_then(|chosen| Some((pod(chosen)?, chosen.port())));
+        Some(found.ok_or_else(|| DialError::Refused(to.to_string())))
+    }
+
+    /// One of a Service's endpoints, if it has any; `None` if there is no such Service.
+    fn choose(&self, endpoints: Option<&[SocketAddr]>) -> Option<Option<SocketAddr>> {
+        Some(match endpoints? {
+            [] => None,
+            [only] => Some(*only),
+            several => Some(several[lock(&self.draws).random_range(0..several.len())]),
+        })
+    }
+
+    async fn unreachable(&self, to: SocketAddr) -> DialError {
+        self.wire.0.clock.sleep(DIAL_TIMEOUT).await;
+        DialError::Unreachable(to.to_string())
     }
 
     async fn dial(&self, to: SocketAddr, mut request: Request) -> Result<Response, DialError> {
         let clock = self.wire.0.clock;
-        if to.ip().is_loopback() || to.ip() == self.end.ip {
-            let started = clock.elapsed();
-            let mut response = self.end.serve(to.port(), request).await?;
-            settle(&clock, started, Duration::ZERO, &mut response).await;
-            return Ok(response);
+        if to.ip().is_loopback() {
+            request.extensions_mut().insert(Peer { cluster: Arc::clone(&self.end.cluster), ip: to.ip() });
+            return self.end.serve(to.port(), request).await;
         }
         let (end, port) = match self.target(to) {
             Some(found) => found?,
-            // An address of a pod that is gone, or of nothing at all.
-            None if to.ip().to_string().starts_with("10.") => return Err(DialError::Refused(to.to_string())),
-            None => {
-                clock.sleep(DIAL_TIMEOUT).await;
-                return Err(DialError::Unreachable(to.to_string()));
+            // An address of a pod that is gone: the node it was on says so.
+            None if matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 10) => {
+                return Err(DialError::Refused(to.to_string()));
+            }
+            None => return Err(self.unreachable(to).await),
+        };
+        let way = if end.ip == self.end.ip {
+            Duration::ZERO
+        } else {
+            match self.wire.way(&self.end.cluster, &end.cluster) {
+                Some(way) => way,
+                None => return Err(self.unreachable(to).await),
             }
         };
-        if self.wire.is_cut(&self.end.cluster, &end.cluster) {
-            clock.sleep(DIAL_TIMEOUT).await;
-            return Err(DialError::Unreachable(to.to_string()));
-        }
         let started = clock.elapsed();
         request.extensions_mut().insert(Peer { cluster: Arc::clone(&self.end.cluster), ip: self.end.ip });
         let mut response = end.deliver(port, request).await?;
-        let latency = if self.end.cluster == end.cluster { LATENCY_INSIDE } else { LATENCY_ACROSS };
-        settle(&clock, started, latency, &mut response).await;
+        pass(&clock, started, way, &mut response).await;
+        if self.wire.way(&self.end.cluster, &end.cluster).is_none() {
+            // Cut meanwhile: the answer is lost on its way.
+            return Err(self.unreachable(to).await);
+        }
         Ok(response)
     }
 }
 
 impl Network for PodNetwork {
     fn local_ip(&self) -> IpAddr {
-        self.0.end.ip
+        self.link.end.ip
     }
 
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError> {
-        self.0.resolve(host)
+        self.link.resolve(host)
     }
 
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
         Box::pin(async move {
-            let Some(host) = request.uri().host() else {
-                return Err(DialError::Invalid(format!("{}: no Host in request URL", request.uri())));
+            let uri = request.uri();
+            let Some(host) = uri.host() else {
+                return Err(DialError::Invalid(format!("{uri}: no Host in request URL")));
             };
-            let is_local = host == "localhost" || host.starts_with("127.");
-            let proxy = if is_local { None } else { lock(&self.0.end.proxy).clone() };
-            if let Some(proxy) = proxy {
-                return proxy.outbound(request).await;
+            let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+            let port = uri.port_u16().unwrap_or(default);
+            if host == "localhost" {
+                let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+                return self.link.dial(to, request).await;
             }
-            let port = request.uri().port_u16().unwrap_or(80);
-            let ip = self.0.resolve(host)?;
-            self.0.dial(SocketAddr::new(ip, port), request).await
+            let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+            if literal.is_some_and(|ip| ip.is_loopback()) {
+                return self
+                    .link
+                    .dial(SocketAddr::new(literal.unwrap_or(self.local_ip()), port), request)
+                    .await;
+            }
+            if literal == Some(self.local_ip()) {
+                // A pod reaches its own address past its proxy.
+                return self.link.end.serve(port, request).await;
+            }
+            let capture = lock(&self.link.end.capture).clone();
+            // The proxy's own requests are not redirected to it.
+            let capture = capture.filter(|capture| !Arc::ptr_eq(&capture.process, &self.process));
+            if let Some(Capture { proxy, process }) = capture {
+                let at = SocketAddr::new(self.local_ip(), port);
+                if process.over.is_requested() {
+                    return Err(DialError::Refused(at.to_string()));
+                }
+                let clock = self.link.wire.0.clock;
+                let started = clock.elapsed();
+                let mut response = process.answer(at, proxy.outbound(request)).await?;
+                pass(&clock, started, Duration::ZERO, &mut response).await;
+                return Ok(response);
+            }
+            let ip = match literal {
+                Some(ip) => ip,
+                None => self.link.resolve(host)?,
+            };
+            self.link.dial(SocketAddr::new(ip, port), request).await
         })
     }
 
     fn dial(&self, to: SocketAddr, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self.0.dial(to, request))
+        Box::pin(self.link.dial(to, request))
     }
 
     fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError> {
-        let mut listeners = lock(&self.0.end.listeners);
-        if listeners.contains_key(&port) {
+        let end = &self.link.end;
+        let mut listeners = lock(&end.listeners);
+        if self.process.over.is_requested() || listeners.contains_key(&port) {
             return Err(ListenError { port });
         }
-        listeners.insert(port, handler);
-        Ok(Listening::new(port, Box::new(ClosePort { end: Arc::clone(&self.0.end), port })))
+        let listener = Arc::new(Listener {
+            handler,
+            process: Arc::clone(&self.process),
+            clock: end.clock,
+            at: SocketAddr::new(end.ip, port),
+        });
+        listeners.insert(port, Arc::clone(&listener));
+        Ok(Listening::new(port, Box::new(ClosePort { end: Arc::clone(end), port, listener })))
     }
 
     fn capture(&self, proxy: Arc<dyn Proxy>) {
-        *lock(&self.0.end.proxy) = Some(proxy);
+        *lock(&self.link.end.capture) = Some(Capture { proxy, process: Arc::clone(&self.process) });
     }
 }
 
 struct ClosePort {
     end: Arc<PodEnd>,
     port: u16,
+    listener: Arc<Listener>,
 }
 
 impl Drop for ClosePort {
     fn drop(&mut self) {
-        lock(&self.end.listeners).remove(&self.port);
+        let mut listeners = lock(&self.end.listeners);
+        // The port may be another process's by now.
+        if listeners.get(&self.port).is_some_and(|listener| Arc::ptr_eq(listener, &self.listener)) {
+            listeners.remove(&self.port);
+        }
     }
 }

@@ -84,7 +84,7 @@ impl PodState {
             return "Pending";
         }
         let ended = |state: &&Lifecycle| matches!(state.doing, Doing::Ended(_));
-        if restarts != "Always" && all.iter().all(|state| ended(&state)) {
+        if restarts != "Always" && all.iter().all(|state| ended(state)) {
             let failed = all.iter().any(|state| matches!(&state.doing, Doing::Ended(end) if end.code != 0));
             if !failed {
                 return "Succeeded";
