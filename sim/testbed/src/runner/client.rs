@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Uri, header};
+use http::{Uri, header};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use program::{Network, Request};
+use program::{DialError, Network, Request, Response};
 
 use crate::World;
 use crate::scenario::Origin;
 
 /// A client somewhere, and how it reaches a URL.
 pub(super) struct Client {
-    pub(super) network: Arc<dyn Network>,
+    network: Arc<dyn Network>,
     /// The address to connect to instead of the URL's host, which then goes into the `Host` header.
     connect_to: Option<String>,
 }
@@ -52,14 +52,17 @@ impl Client {
         Ok(Client { network: world.users(Some(&gateway.cluster))?, connect_to: Some(address) })
     }
 
-    /// A request to a URL. Method and headers were checked when the scenario was read.
-    pub(super) fn request(
+    /// A request to a URL, ready to be sent as often as one likes.
+    ///
+    /// # Errors
+    /// A sentence on the part that is no HTTP; method and headers were checked when the scenario was read.
+    pub(super) fn template(
         &self,
         method: &str,
         url: &str,
         headers: &BTreeMap<String, String>,
-        body: Bytes,
-    ) -> Result<Request, String> {
+        body: Option<&str>,
+    ) -> Result<Template, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
         let authority = uri.authority().ok_or_else(|| format!("{url}: no host"))?;
         let target = match &self.connect_to {
@@ -71,11 +74,22 @@ impl Client {
                 text.parse().map_err(|error| format!("{text}: {error}"))?
             }
         };
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
-        let mut builder = http::Request::builder().method(method).uri(target).header(header::HOST, host);
+        let mut builder = http::Request::builder().method(method).uri(target);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }
-        builder.body(body).map_err(|error| error.to_string())
+        if !headers.keys().any(|name| name.eq_ignore_ascii_case("host")) {
+            builder = builder.header(header::HOST, authority.as_str());
+        }
+        let body = body.map(|body| Bytes::from(body.to_owned())).unwrap_or_default();
+        builder.body(body).map(Template).map_err(|error| error.to_string())
+    }
+
+    /// Sends one request.
+    pub(super) async fn send(&self, template: &Template) -> Result<Response, DialError> {
+        self.network.send(template.0.clone()).await
     }
 }
+
+/// A request that can be sent again.
+pub(super) struct Template(Request);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clock::{Clock, Seed};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -12,7 +11,7 @@ use program::latency;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::client::Client;
+use super::client::{Client, Template};
 use super::record::Record;
 use super::schedule::Schedule;
 use crate::World;
@@ -70,11 +69,10 @@ impl Stream {
         (clock, seed): (Clock, Seed),
     ) -> Result<Stream, String> {
         let client = Client::at(world, &spec.from).await?;
-        // What is wrong with the request is said once, and not by every request.
-        client.request(&spec.method, &spec.url, &spec.headers, Bytes::new())?;
+        let request = client.template(&spec.method, &spec.url, &spec.headers, spec.body.as_deref())?;
         let stop = Arc::new(Stop::default());
         let shared = Arc::new(Shared {
-            body: spec.body.clone().map(Bytes::from).unwrap_or_default(),
+            request,
             timeout: spec.timeout.map_or(TIMEOUT, |timeout| timeout.0),
             spec: spec.clone(),
             index,
@@ -106,7 +104,7 @@ struct Shared {
     spec: Traffic,
     index: u16,
     client: Client,
-    body: Bytes,
+    request: Template,
     timeout: Duration,
     clock: Clock,
     record: Arc<Record>,
@@ -172,16 +170,8 @@ impl Shared {
 
     /// Sends one request and records it; returns its latency.
     async fn send(&self) -> Duration {
-        let spec = &self.spec;
-        let request = match self.client.request(&spec.method, &spec.url, &spec.headers, self.body.clone()) {
-            Ok(request) => request,
-            Err(error) => {
-                self.record.add(self.index, self.clock.elapsed(), Duration::ZERO, Err(error));
-                return Duration::ZERO;
-            }
-        };
         let sent = self.clock.elapsed();
-        let answer = self.clock.timeout(self.timeout, self.client.network.send(request)).await;
+        let answer = self.clock.timeout(self.timeout, self.client.send(&self.request)).await;
         let now = self.clock.elapsed();
         match answer {
             Ok(Ok(response)) => {
