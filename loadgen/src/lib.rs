@@ -30,13 +30,13 @@
 //!     async fn sleep_until(&self, _at: Duration) {}
 //! }
 //!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
 //! let recorder = Recorder::default();
 //! let plan = Plan { connections: 2, requests: Some(10), ..Plan::default() };
-//! let report = futures::executor::block_on(async {
-//!     loadgen::run(&plan, &Fixed, &Frozen, &recorder).await;
-//!     recorder.finish()
-//! });
-//! assert_eq!(report.statuses[&200], 10);
+//! loadgen::run(&plan, &Fixed, &Frozen, &recorder).await;
+//! assert_eq!(recorder.finish().statuses[&200], 10);
+//! # }
 //! ```
 
 pub mod curl;
