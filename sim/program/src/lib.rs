@@ -22,8 +22,8 @@ pub use files::Files;
 pub use informer::{Change, Informer};
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
-    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, latency,
-    respond, respond_json, settle,
+    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,
+    latency, respond, respond_json, settle,
 };
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use usage::CpuMeter;

@@ -59,6 +59,22 @@ pub struct Peer {
     pub ip: IpAddr,
 }
 
+/// Who answered, attached to a response as an extension by the application itself: what lets a client count requests
+/// per version without asking anybody. Proxies pass it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedBy {
+    /// The pod's cluster.
+    pub cluster: Arc<str>,
+    /// The pod's namespace.
+    pub namespace: Arc<str>,
+    /// The pod's name.
+    pub pod: Arc<str>,
+    /// The workload that owns the pod.
+    pub workload: Arc<str>,
+    /// The version: the image's tag.
+    pub version: Arc<str>,
+}
+
 /// A server's side of a port.
 pub trait Handler: Send + Sync {
     /// Answers one request.
