@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use canary::{Dialect, Names, NotReady, QueryError, Rollout, Server};
 use clock::Timestamp;
-use crd::{Canary, CanaryStatus, CanaryWebhook, HookType, MetricTemplate, Phase};
+use crd::{Canary, CanarySpec, CanaryStatus, CanaryWebhook, HookType, MetricTemplate, Phase};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
@@ -48,6 +48,8 @@ pub struct Tick {
     pub ports: BTreeMap<String, i32>,
     /// When the tick began.
     pub began: Duration,
+    /// Whether the status is what a write has just answered.
+    is_fresh: bool,
 }
 
 /// How an event is logged and what type it has.
@@ -75,7 +77,20 @@ impl Tick {
             provider,
             selector: None,
             ports: BTreeMap::new(),
+            is_fresh: false,
             canary,
+        }
+    }
+
+    /// The names that messages mention.
+    pub fn names(&self) -> Names<'_> {
+        let target = &self.canary.spec.target_ref;
+        Names {
+            name: self.canary.name(),
+            namespace: self.canary.namespace(),
+            target: &target.name,
+            kind: &target.kind,
+            provider: &self.provider,
         }
     }
 
@@ -140,16 +155,9 @@ impl Tick {
     /// Why it is not ready.
     pub fn judge_target(&self, rollout: &Rollout) -> Result<(), NotReady> {
         let spec = &self.canary.spec;
-        let names = Names {
-            name: self.canary.name(),
-            namespace: self.canary.namespace(),
-            target: &spec.target_ref.name,
-            kind: &spec.target_ref.kind,
-            provider: &self.provider,
-        };
         let threshold = spec.analysis().and_then(|analysis| analysis.canary_ready_threshold).unwrap_or(100);
         let deadline = spec.progress_deadline_seconds();
-        canary::ready(rollout, canary::Role::Canary, &names, deadline, threshold, self.shell.dialect)
+        canary::ready(rollout, canary::Role::Canary, &self.names(), deadline, threshold, self.shell.dialect)
     }
 
     /// Asks a webhook.
@@ -169,7 +177,7 @@ impl Tick {
     /// The API's.
     pub async fn update_status(
         &mut self,
-        change: impl Fn(&mut CanaryStatus, &Canary, Timestamp) + Send + Sync,
+        change: impl Fn(&mut CanaryStatus, &CanarySpec, Timestamp) + Send + Sync,
     ) -> Result<(), String> {
         let api = self.shell.canaries(self.canary.namespace());
         let name = self.canary.name().to_owned();
@@ -178,28 +186,39 @@ impl Tick {
             attempt += 1;
             let mut written = self.canary.clone();
             let now = events::seconds(self.shell.context.clock.now());
-            change(written.status.get_or_insert_default(), &self.canary, now);
+            change(written.status.get_or_insert_default(), &self.canary.spec, now);
             match api.replace_status(&name, &PostParams::default(), &written).await {
                 Ok(canary) => {
-                    self.canary = canary;
+                    self.take(canary);
+                    self.is_fresh = true;
                     return Ok(());
                 }
                 Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
-                    self.canary = api.get(&name).await.map_err(|error| text(&error))?;
+                    let canary = api.get(&name).await;
+                    self.take(canary.map_err(|error| text(&error))?);
                 }
                 Err(error) => return Err(text(&error)),
             }
         }
     }
 
-    /// Reads the Canary again.
+    /// Reads the status again; right after a write that is what the API answered.
     ///
     /// # Errors
     /// The API's.
-    pub async fn reload(&mut self) -> Result<CanaryStatus, String> {
-        let api = self.shell.canaries(self.canary.namespace());
-        self.canary = api.get(self.canary.name()).await.map_err(|error| text(&error))?;
+    pub async fn read_back(&mut self) -> Result<CanaryStatus, String> {
+        if !std::mem::take(&mut self.is_fresh) {
+            let api = self.shell.canaries(self.canary.namespace());
+            let canary = api.get(self.canary.name()).await;
+            self.take(canary.map_err(|error| text(&error))?);
+        }
         Ok(self.canary.status.clone().unwrap_or_default())
+    }
+
+    /// Follows the Canary's status. Its spec stays what it was at the tick's beginning.
+    fn take(&mut self, canary: Canary) {
+        self.canary.metadata = canary.metadata;
+        self.canary.status = canary.status;
     }
 
     /// A MetricTemplate.
