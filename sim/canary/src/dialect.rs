@@ -46,11 +46,9 @@ impl Version {
         if parts.next().is_some() {
             return None;
         }
-        let candidate = match suffix {
-            None => None,
-            // A suffix that counts nothing (`-alpine`) sorts before all candidates, as semver has it for text.
-            Some(suffix) => Some(suffix.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)),
-        };
+        // A suffix that counts nothing (`-alpine`) sorts before all candidates, as semver has it for text.
+        let count = |suffix: &str| suffix.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let candidate = suffix.map(count);
         Some(Version { release, candidate })
     }
 }

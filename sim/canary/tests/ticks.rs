@@ -13,6 +13,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+type Values = Box<dyn FnMut(Check, u32) -> Result<f64, QueryError> + Send>;
+type Hooks = Box<dyn FnMut(&CanaryWebhook) -> Result<(), String> + Send>;
+
 /// A cluster, a mesh and a metrics server that always answer.
 struct World {
     spec: CanarySpec,
@@ -22,8 +25,8 @@ struct World {
     replicas: i32,
     primary: VecDeque<Rollout>,
     canary: VecDeque<Rollout>,
-    values: Box<dyn FnMut(Check, u32) -> Result<f64, QueryError> + Send>,
-    hooks: Box<dyn FnMut(&CanaryWebhook) -> Result<(), String> + Send>,
+    values: Values,
+    hooks: Hooks,
     asked: u32,
     dialect: Dialect,
     log: Vec<String>,
