@@ -5,3 +5,6 @@ pub const FLAGGER: &str = include_str!("../manifests/flagger.yaml");
 
 /// Argo CD's kinds: Application, AppProject.
 pub const ARGOCD: &str = include_str!("../manifests/argocd.yaml");
+
+/// Istio's kinds: VirtualService, DestinationRule, Gateway.
+pub const ISTIO: &str = include_str!("../manifests/istio.yaml");

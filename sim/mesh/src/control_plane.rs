@@ -1,0 +1,210 @@
+//! The control plane: reads rules from one cluster and services from all, and gives every proxy the same snapshot.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use clock::{Clock, Seed};
+use crd::{DestinationRule, Gateway, IstioVersion, VirtualService};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use program::{Informer, Main, Tasks};
+use tokio::sync::Notify;
+
+use crate::config::{ClusterPort, ClusterService, Config, Sources};
+use crate::proxy;
+use crate::telemetry::Telemetry;
+use crate::workload::Workload;
+
+/// How long changes are gathered before proxies are told, as istiod does.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// What a control plane is made of.
+pub struct Options {
+    /// The API with VirtualServices, DestinationRules and Gateways.
+    pub config: Client,
+    /// The clusters with Services and pods, by name.
+    pub data: Vec<(String, Client)>,
+    /// The unit of the proxies' duration histogram.
+    pub telemetry: Telemetry,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Where the proxies' randomness comes from.
+    pub seed: Seed,
+    /// Where its background tasks run.
+    pub tasks: Tasks,
+}
+
+/// A running control plane. Cheap to clone.
+#[derive(Clone)]
+pub struct ControlPlane(Arc<Shared>);
+
+struct Shared {
+    telemetry: Telemetry,
+    seed: Seed,
+    config: Mutex<Arc<Config>>,
+}
+
+struct Rules {
+    virtual_services: Informer<VirtualService>,
+    destination_rules: Informer<DestinationRule>,
+    gateways: Informer<Gateway>,
+}
+
+struct Member {
+    cluster: String,
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    pods: Informer<Pod>,
+}
+
+impl ControlPlane {
+    /// Starts to watch, and to push a snapshot whenever something has changed.
+    pub fn start(options: Options) -> Self {
+        let Options { config, data, telemetry, clock, seed, tasks } = options;
+        let changed = Arc::new(Notify::new());
+        let mark = || {
+            let changed = Arc::clone(&changed);
+            move || changed.notify_one()
+        };
+        // Every Istio API server serves this version.
+        let version = IstioVersion::V1Alpha3;
+        let watch = watcher::Config::default;
+        let (a, b, c) = (mark(), mark(), mark());
+        let rules = Rules {
+            virtual_services: Informer::start(
+                &tasks,
+                clock,
+                Api::all_with(config.clone(), &version),
+                watch(),
+                move |_| a(),
+            ),
+            destination_rules: Informer::start(
+                &tasks,
+                clock,
+                Api::all_with(config.clone(), &version),
+                watch(),
+                move |_| b(),
+            ),
+            gateways: Informer::start(&tasks, clock, Api::all_with(config, &version), watch(), move |_| c()),
+        };
+        let members: Vec<Member> = data
+            .into_iter()
+            .map(|(cluster, client)| {
+                let (a, b, c) = (mark(), mark(), mark());
+                Member {
+                    cluster,
+                    services: Informer::start(&tasks, clock, Api::all(client.clone()), watch(), move |_| a()),
+                    slices: Informer::start(&tasks, clock, Api::all(client.clone()), watch(), move |_| b()),
+                    pods: Informer::start(&tasks, clock, Api::all(client), watch(), move |_| c()),
+                }
+            })
+            .collect();
+        let shared = Arc::new(Shared { telemetry, seed, config: Mutex::default() });
+        let pushed = Arc::clone(&shared);
+        tasks.spawn(async move {
+            loop {
+                changed.notified().await;
+                clock.sleep(DEBOUNCE).await;
+                let config = Arc::new(Config::build(sources(&rules, &members)));
+                *pushed.config.lock().expect("no holder of this lock panics") = config;
+            }
+        });
+        ControlPlane(shared)
+    }
+
+    /// The program behind `istio/proxyv2` images: a sidecar, or a gateway with the argument `router`.
+    pub fn proxy(&self) -> Main {
+        proxy::program(self.clone())
+    }
+
+    /// The snapshot that proxies have.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.config.lock().expect("no holder of this lock panics"))
+    }
+
+    pub(crate) fn telemetry(&self) -> Telemetry {
+        self.0.telemetry
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.0.seed
+    }
+}
+
+fn sources(rules: &Rules, members: &[Member]) -> Sources {
+    let mut sources = Sources {
+        virtual_services: by_age(rules.virtual_services.list()),
+        destination_rules: by_age(rules.destination_rules.list()),
+        gateways: by_age(rules.gateways.list()),
+        ..Sources::default()
+    };
+    for member in members {
+        for pod in member.pods.list() {
+            let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+            if let Some(address) = address {
+                sources.workloads.insert(address, Workload::of(&member.cluster, &pod));
+            }
+        }
+        let mut slices: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>> = BTreeMap::new();
+        for slice in member.slices.list() {
+            let service =
+                slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
+            if let Some(service) = service {
+                let key = (slice.metadata.namespace.clone().unwrap_or_default(), service.clone());
+                slices.entry(key).or_default().push(Arc::clone(&slice));
+            }
+        }
+        for service in member.services.list() {
+            let namespace = service.metadata.namespace.clone().unwrap_or_default();
+            let name = service.metadata.name.clone().unwrap_or_default();
+            // Each cluster's system Services are its own.
+            if namespace == "kube-system" || (namespace == "default" && name == "kubernetes") {
+                continue;
+            }
+            let key = (namespace.clone(), name.clone());
+            let slices = slices.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let spec = service.spec.clone().unwrap_or_default();
+            let ports = spec.ports.unwrap_or_default().into_iter().filter_map(|port| {
+                let endpoints =
+                    slices.iter().flat_map(|slice| ready(slice, port.name.as_deref().unwrap_or_default()));
+                Some(ClusterPort { port: u16::try_from(port.port).ok()?, endpoints: endpoints.collect() })
+            });
+            sources.services.push(ClusterService {
+                ports: ports.collect(),
+                cluster_ip: spec.cluster_ip.as_deref().and_then(|address| address.parse().ok()),
+                namespace,
+                name,
+            });
+        }
+    }
+    sources
+}
+
+/// The ready endpoints of a named port.
+fn ready(slice: &EndpointSlice, port: &str) -> Vec<SocketAddr> {
+    let ports = slice.ports.iter().flatten();
+    let numbers: Vec<u16> = ports
+        .filter(|found| found.name.as_deref().unwrap_or_default() == port)
+        .filter_map(|found| found.port.and_then(|port| u16::try_from(port).ok()))
+        .collect();
+    let mut found = Vec::new();
+    for endpoint in &slice.endpoints {
+        if endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(false) {
+            continue;
+        }
+        for address in endpoint.addresses.iter().filter_map(|address| address.parse().ok()) {
+            found.extend(numbers.iter().map(|port| SocketAddr::new(address, *port)));
+        }
+    }
+    found
+}
+
+/// Objects in the order of their creation, then of namespace and name.
+fn by_age<K: kube::Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
+    objects.sort_by_key(|object| object.meta().creation_timestamp.as_ref().map(|time| time.0));
+    objects
+}

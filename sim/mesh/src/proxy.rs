@@ -1,0 +1,562 @@
+//! The proxy: a sidecar between a pod and its network, or a gateway of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clock::Rng;
+use crd::{Gateway, TrafficPolicy};
+use futures::future::BoxFuture;
+use http::{HeaderValue, StatusCode, Uri, header};
+use program::{
+    Context, DialError, ExitCode, Handler, Latency, Main, Peer, Proxy, Request, Response, latency, respond,
+    settle,
+};
+use rand::{Rng as _, RngExt as _};
+
+use crate::config::{Config, Endpoint, Service, host_fit};
+use crate::control_plane::ControlPlane;
+use crate::route::{self, Asked, Caller, Decision, Forward, Retries};
+use crate::telemetry::{Metrics, Reporter, Series};
+use crate::workload::Workload;
+
+/// What passing a proxy takes.
+const HOP: Duration = Duration::from_micros(300);
+/// CPU time that a proxy uses per request.
+const CPU: Duration = Duration::from_micros(350);
+/// The port of the proxy's metrics.
+const STATS_PORT: u16 = 15090;
+/// The port of its health check.
+const HEALTH_PORT: u16 = 15021;
+/// The longest pause before a first retry; the pause is random up to it, and doubles per retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What a client's proxy tells the server's: in Envoy, headers and the client certificate.
+#[derive(Clone)]
+struct PeerProxy {
+    workload: Arc<Workload>,
+    service: Arc<Service>,
+    mutual_tls: bool,
+}
+
+/// The program behind `istio/proxyv2` images.
+pub(crate) fn program(control_plane: ControlPlane) -> Main {
+    program::program(move |context: Context| {
+        let control_plane = control_plane.clone();
+        async move { run(context, control_plane).await }
+    })
+}
+
+async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
+    let identity = &context.identity;
+    let is_gateway = context.args.iter().any(|arg| arg == "router");
+    let labels = identity.labels.clone();
+    let workload = Workload::new(
+        &identity.cluster,
+        &identity.namespace,
+        &identity.workload,
+        &identity.service_account,
+        labels,
+    );
+    let seed = control_plane.seed().child(&identity.namespace).child(&identity.pod);
+    let envoy = Arc::new(Envoy {
+        metrics: Metrics::new(control_plane.telemetry()),
+        workload: Arc::new(workload),
+        random: Mutex::new(seed.stream("envoy")),
+        turns: Mutex::default(),
+        context: context.clone(),
+        control_plane,
+    });
+    let mut listening = Vec::new();
+    let own: [(u16, Arc<dyn Handler>); 2] =
+        [(STATS_PORT, Arc::new(Stats(Arc::clone(&envoy)))), (HEALTH_PORT, Arc::new(Health))];
+    for (port, handler) in own {
+        listening.push(context.network.listen(port, handler));
+    }
+    if is_gateway {
+        for (port, _) in identity.ports.iter().filter(|(port, _)| !(15000..15100).contains(port)) {
+            listening.push(
+                context
+                    .network
+                    .listen(*port, Arc::new(GatewayPort { envoy: Arc::clone(&envoy), port: *port })),
+            );
+        }
+    } else {
+        context.network.capture(envoy.clone());
+    }
+    for taken in listening.iter().filter_map(|result| result.as_ref().err()) {
+        context.log.print(&format!("critical envoy main: error initializing: {taken}"));
+        return ExitCode::FAILURE;
+    }
+    context.log.print("info\tEnvoy proxy is ready");
+    context.termination.requested().await;
+    ExitCode::SUCCESS
+}
+
+struct Envoy {
+    context: Context,
+    control_plane: ControlPlane,
+    workload: Arc<Workload>,
+    metrics: Metrics,
+    random: Mutex<Rng>,
+    /// Whose turn it is, by service, port and subset.
+    turns: Mutex<BTreeMap<(Arc<str>, u16, String), usize>>,
+}
+
+struct Stats(Arc<Envoy>);
+
+impl Handler for Stats {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        let answer = match request.uri().path() {
+            "/stats/prometheus" | "/metrics" => respond(StatusCode::OK, self.0.metrics.page()),
+            _ => respond(StatusCode::NOT_FOUND, ""),
+        };
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+}
+
+struct Health;
+
+impl Handler for Health {
+    fn handle(&self, _: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(std::future::ready(Ok(respond(StatusCode::OK, ""))))
+    }
+}
+
+/// A port that a gateway's pod listens on.
+struct GatewayPort {
+    envoy: Arc<Envoy>,
+    port: u16,
+}
+
+impl Handler for GatewayPort {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(self.envoy.enter(self.port, request))
+    }
+}
+
+impl Proxy for Envoy {
+    fn outbound(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(self.leave(request))
+    }
+
+    fn inbound(
+        &self,
+        request: Request,
+        port: u16,
+        app: Arc<dyn Handler>,
+    ) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(self.arrive(request, port, app))
+    }
+}
+
+impl Envoy {
+    /// A request that leaves the pod.
+    async fn leave(&self, request: Request) -> Result<Response, DialError> {
+        let uri = request.uri();
+        let dialled = uri.host().unwrap_or_default().to_owned();
+        let port = uri.port_u16().unwrap_or(80);
+        // Traffic is captured on its way to an address: a name that does not resolve never gets here.
+        let address = self.context.network.resolve(&dialled)?;
+        let config = self.control_plane.config();
+        let caller = Caller {
+            gateways: Vec::new(),
+            namespace: self.workload.namespace.clone(),
+            labels: self.workload.labels.clone(),
+        };
+        let host = authority(&request).unwrap_or(dialled);
+        let decision = self.decide(&config, &caller, &host, port, &request);
+        self.carry_out(decision, request, Some(SocketAddr::new(address, port))).await
+    }
+
+    /// A request that arrives at a gateway's port.
+    async fn enter(&self, port: u16, request: Request) -> Result<Response, DialError> {
+        let config = self.control_plane.config();
+        let here = SocketAddr::new(self.context.network.local_ip(), port);
+        // The Service in front of the gateway says which of its ports this is.
+        let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
+        let host =
+            authority(&request).or_else(|| request.uri().host().map(str::to_owned)).unwrap_or_default();
+        let servers = config.gateways.iter().filter(|gateway| self.is_selected(gateway));
+        let mut listens = false;
+        let mut gateways = Vec::new();
+        for gateway in servers {
+            for server in &gateway.spec.servers {
+                let on_port = server.port.number == u32::from(outer);
+                listens |= on_port;
+                let hosts = server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or_default());
+                if on_port && hosts.into_iter().any(|pattern| host_fit(pattern, &host).is_some()) {
+                    let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
+                    let name = gateway.metadata.name.as_deref().unwrap_or_default();
+                    gateways.push(format!("{namespace}/{name}"));
+                    break;
+                }
+            }
+        }
+        if !listens {
+            return Err(DialError::Refused(here.to_string()));
+        }
+        let namespace = self.workload.namespace.clone();
+        let caller = Caller { gateways, namespace, labels: self.workload.labels.clone() };
+        let decision = if caller.gateways.is_empty() {
+            Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None }
+        } else {
+            self.decide(&config, &caller, &host, outer, &request)
+        };
+        self.carry_out(decision, request, None).await
+    }
+
+    fn is_selected(&self, gateway: &Gateway) -> bool {
+        let labels = &self.workload.labels;
+        gateway.spec.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+    }
+
+    fn decide(&self, config: &Config, caller: &Caller, host: &str, port: u16, request: &Request) -> Decision {
+        let asked = Asked {
+            host,
+            port,
+            method: request.method().as_str(),
+            path: request.uri().path(),
+            query: request.uri().query().unwrap_or_default(),
+            headers: request.headers(),
+        };
+        route::route(config, caller, &asked, || self.draw())
+    }
+
+    fn draw(&self) -> f64 {
+        self.random.lock().expect("no holder of this lock panics").random::<f64>()
+    }
+
+    async fn carry_out(
+        &self,
+        decision: Decision,
+        mut request: Request,
+        to: Option<SocketAddr>,
+    ) -> Result<Response, DialError> {
+        let clock = self.context.clock;
+        let started = clock.elapsed();
+        match decision {
+            Decision::Passthrough => match to {
+                Some(to) => self.context.network.dial(to, request).await,
+                None => Err(DialError::Invalid("a gateway has nowhere to pass a request to".into())),
+            },
+            Decision::Answer { status, body, flag, service } => {
+                self.context.cpu.add(CPU);
+                let mut response = local(status, body);
+                settle(&clock, started, HOP, &mut response).await;
+                let service = service.as_ref().map_or_else(|| nobody("unknown"), service_labels);
+                self.count_outbound(&Workload::unknown(), service, &response, flag);
+                Ok(response)
+            }
+            Decision::Redirect { status, location } => {
+                let mut response = local(status, String::new());
+                if let Ok(value) = HeaderValue::from_str(&location) {
+                    response.headers_mut().insert(header::LOCATION, value);
+                }
+                settle(&clock, started, HOP, &mut response).await;
+                Ok(response)
+            }
+            Decision::Forward(forward) => {
+                self.context.cpu.add(CPU);
+                self.prepare(&mut request, &forward);
+                if let Some(delay) = forward.delay {
+                    clock.sleep(delay).await;
+                }
+                self.mirror(&forward, &request);
+                let sent = self.send(&forward, &request);
+                let (mut response, destination, flag) = match forward.timeout {
+                    None => sent.await,
+                    Some(limit) => match clock.timeout(limit, sent).await {
+                        Ok(answer) => answer,
+                        Err(_) => {
+                            let mut response = local(504, "upstream request timeout".to_owned());
+                            response.extensions_mut().insert(Latency(limit));
+                            (response, Workload::unknown(), "UT")
+                        }
+                    },
+                };
+                for headers in &forward.headers {
+                    route::change_headers(response.headers_mut(), headers.response.as_ref());
+                }
+                let waited = forward.delay.unwrap_or_default();
+                settle(&clock, started, HOP + waited, &mut response).await;
+                let flag = if forward.delay.is_some() && flag == "-" { "DI" } else { flag };
+                self.count_outbound(&destination, service_labels(&forward.service), &response, flag);
+                Ok(response)
+            }
+        }
+    }
+
+    fn count_outbound(
+        &self,
+        destination: &Arc<Workload>,
+        service: (Arc<str>, Arc<str>, Arc<str>),
+        response: &Response,
+        flags: &'static str,
+    ) {
+        let series = Series {
+            reporter: Reporter::Source,
+            source: Arc::clone(&self.workload),
+            destination: Arc::clone(destination),
+            service,
+            code: response.status().as_u16(),
+            flags,
+            mutual_tls: false,
+        };
+        self.metrics.record(series, latency(response));
+    }
+
+    /// Headers, path and host as the rule wants them.
+    fn prepare(&self, request: &mut Request, forward: &Forward) {
+        if let Some((path, authority)) = &forward.rewrite {
+            let mut parts = request.uri().clone().into_parts();
+            if let Some(path) = path {
+                let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+                parts.path_and_query = format!("{path}{query}").parse().ok().or(parts.path_and_query);
+            }
+            if let Some(host) = authority.as_ref().and_then(|host| HeaderValue::from_str(host).ok()) {
+                request.headers_mut().insert(header::HOST, host);
+            }
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        for headers in &forward.headers {
+            route::change_headers(request.headers_mut(), headers.request.as_ref());
+        }
+        if !request.headers().contains_key("x-request-id") {
+            let (high, low) = {
+                let mut random = self.random.lock().expect("no holder of this lock panics");
+                (random.next_u64(), random.next_u64())
+            };
+            let id = format!(
+                "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+                high >> 32,
+                (high >> 16) & 0xffff,
+                high & 0xfff,
+                0x8000 | ((low >> 48) & 0x3fff),
+                low & 0xffff_ffff_ffff
+            );
+            if let Ok(value) = HeaderValue::from_str(&id) {
+                request.headers_mut().insert("x-request-id", value);
+            }
+        }
+        request.headers_mut().insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    }
+
+    /// Sends a request, trying again as the rule allows: the answer, who gave it, and the response flag.
+    async fn send(&self, forward: &Forward, request: &Request) -> (Response, Arc<Workload>, &'static str) {
+        let clock = self.context.clock;
+        let began = clock.elapsed();
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        loop {
+            let Some(endpoint) = self.choose(forward, &tried) else {
+                return (local(503, "no healthy upstream".to_owned()), Workload::unknown(), "UH");
+            };
+            tried.push(endpoint.address);
+            let attempt_began = clock.elapsed();
+            let mut copy = copy(request);
+            copy.extensions_mut().insert(PeerProxy {
+                workload: Arc::clone(&self.workload),
+                service: Arc::clone(&forward.service),
+                mutual_tls: is_mutual_tls(forward.policy.as_ref()),
+            });
+            let dialled = self.context.network.dial(endpoint.address, copy);
+            let answered = match forward.retries.per_try {
+                None => Ok(dialled.await),
+                Some(limit) => clock.timeout(limit, dialled).await,
+            };
+            let (mut response, flag, may_retry) = judge(answered, &forward.retries);
+            let retries_left = tried.len() <= forward.retries.attempts as usize;
+            if !(may_retry && retries_left) {
+                // Time lost before the last attempt counts too.
+                let lost = attempt_began - began;
+                let total = latency(&response) + lost;
+                response.extensions_mut().insert(Latency(total));
+                let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
+                response.headers_mut().insert("x-envoy-upstream-service-time", millis);
+                return (response, Arc::clone(&endpoint.workload), flag);
+            }
+            let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
+            clock.sleep(ceiling.mul_f64(self.draw())).await;
+        }
+    }
+
+    /// The next endpoint: in turn, or at random where the policy says so, and not one that was tried before if there is
+    /// another.
+    fn choose<'a>(&self, forward: &'a Forward, tried: &[SocketAddr]) -> Option<&'a Endpoint> {
+        let count = forward.endpoints.len();
+        if count == 0 {
+            return None;
+        }
+        let simple = forward.policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
+        let start = if simple.is_some_and(|balancer| balancer.simple == "RANDOM") {
+            self.random.lock().expect("no holder of this lock panics").random_range(0..count)
+        } else {
+            let key = (Arc::clone(&forward.service.host), forward.port, forward.subset.clone());
+            let mut turns = self.turns.lock().expect("no holder of this lock panics");
+            let turn = turns.entry(key).or_insert_with(|| {
+                // Proxies do not all begin with the same endpoint.
+                self.random.lock().expect("no holder of this lock panics").random_range(0..count)
+            });
+            *turn = turn.wrapping_add(1);
+            *turn
+        };
+        let in_order = (0..count).map(|offset| &forward.endpoints[(start + offset) % count]);
+        let fresh = in_order.clone().find(|endpoint| !tried.contains(&endpoint.address));
+        fresh.or_else(|| in_order.clone().next())
+    }
+
+    fn mirror(&self, forward: &Forward, request: &Request) {
+        let Some((service, port)) = &forward.mirror else { return };
+        let endpoints = service.ports.get(port).cloned().unwrap_or_default();
+        if endpoints.is_empty() {
+            return;
+        }
+        let index =
+            self.random.lock().expect("no holder of this lock panics").random_range(0..endpoints.len());
+        let mut copy = copy(request);
+        if let Some(host) =
+            authority(request).and_then(|host| HeaderValue::from_str(&format!("{host}-shadow")).ok())
+        {
+            copy.headers_mut().insert(header::HOST, host);
+        }
+        copy.extensions_mut().insert(PeerProxy {
+            workload: Arc::clone(&self.workload),
+            service: Arc::clone(service),
+            mutual_tls: false,
+        });
+        let (network, address) = (Arc::clone(&self.context.network), endpoints[index].address);
+        self.context.tasks.spawn(async move {
+            // Nobody waits for a shadow's answer.
+            let _ = network.dial(address, copy).await;
+        });
+    }
+
+    /// A request that arrives at the pod.
+    async fn arrive(
+        &self,
+        request: Request,
+        port: u16,
+        app: Arc<dyn Handler>,
+    ) -> Result<Response, DialError> {
+        let config = self.control_plane.config();
+        let here = SocketAddr::new(self.context.network.local_ip(), port);
+        let peer = request.extensions().get::<PeerProxy>().cloned();
+        // Ports behind no Service are passed through, and so are the proxy's own: no telemetry.
+        let Some((service, _)) = config.inbound(here).filter(|_| !(15000..15100).contains(&port)) else {
+            return app.handle(request).await;
+        };
+        let service = peer.as_ref().map_or_else(
+            || {
+                asked_service(&config, &request, &self.workload.namespace)
+                    .unwrap_or_else(|| service_labels(service))
+            },
+            |peer| service_labels(&peer.service),
+        );
+        let clock = self.context.clock;
+        let started = clock.elapsed();
+        self.context.cpu.add(CPU);
+        let source = match &peer {
+            Some(peer) => Arc::clone(&peer.workload),
+            None => Workload::unknown(),
+        };
+        let (mut response, flags) = match app.handle(request).await {
+            Ok(response) => (response, "-"),
+            Err(DialError::Refused(_)) => (local(503, refusal()), "UF"),
+            Err(_) => (local(503, refusal()), "UC"),
+        };
+        let measured = latency(&response);
+        settle(&clock, started, HOP, &mut response).await;
+        let series = Series {
+            reporter: Reporter::Destination,
+            source,
+            destination: Arc::clone(&self.workload),
+            service,
+            code: response.status().as_u16(),
+            flags,
+            mutual_tls: peer.is_some_and(|peer| peer.mutual_tls),
+        };
+        self.metrics.record(series, measured);
+        Ok(response)
+    }
+}
+
+/// What an attempt came to: the answer, the response flag, and whether it may be tried again.
+fn judge(
+    answered: Result<Result<Response, DialError>, clock::Elapsed>,
+    retries: &Retries,
+) -> (Response, &'static str, bool) {
+    match answered {
+        Err(_) => (local(504, "upstream request timeout".to_owned()), "UT", retries.on_5xx),
+        Ok(Ok(response)) => {
+            let status = response.status().as_u16();
+            let again = (status == 503 && retries.on_503) || (status >= 500 && retries.on_5xx);
+            (response, "-", again)
+        }
+        Ok(Err(DialError::Reset(_))) => (
+            local(503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination".to_owned()),
+            "UC",
+            retries.on_reset,
+        ),
+        Ok(Err(_)) => (local(503, refusal()), "UF", true),
+    }
+}
+
+fn refusal() -> String {
+    "upstream connect error or disconnect/reset before headers. reset reason: connection failure".to_owned()
+}
+
+fn local(status: u16, body: String) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = respond(status, body);
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static("envoy"));
+    response
+}
+
+/// The request again: bodies are shared, extensions of the client stay with the client.
+fn copy(request: &Request) -> Request {
+    let mut copy: Request = http::Request::new(Bytes::clone(request.body()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        copy.extensions_mut().insert(peer.clone());
+    }
+    copy
+}
+
+/// The host of the `Host` header, without its port.
+fn authority(request: &Request) -> Option<String> {
+    let host = request.headers().get(header::HOST)?.to_str().ok()?;
+    Some(
+        host.rsplit_once(':')
+            .filter(|(_, port)| port.parse::<u16>().is_ok())
+            .map_or(host, |(host, _)| host)
+            .to_owned(),
+    )
+}
+
+/// The service that a client without a proxy means.
+fn asked_service(
+    config: &Config,
+    request: &Request,
+    namespace: &str,
+) -> Option<(Arc<str>, Arc<str>, Arc<str>)> {
+    let host = authority(request).or_else(|| request.uri().host().map(str::to_owned))?;
+    config.service(&host, namespace).map(service_labels)
+}
+
+fn service_labels(service: &Arc<Service>) -> (Arc<str>, Arc<str>, Arc<str>) {
+    (Arc::clone(&service.host), Arc::clone(&service.name), Arc::clone(&service.namespace))
+}
+
+fn nobody(name: &str) -> (Arc<str>, Arc<str>, Arc<str>) {
+    (name.into(), name.into(), name.into())
+}
+
+fn is_mutual_tls(policy: Option<&TrafficPolicy>) -> bool {
+    policy.and_then(|policy| policy.tls.as_ref()).is_some_and(|tls| tls.mode == "ISTIO_MUTUAL")
+}

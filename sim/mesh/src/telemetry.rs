@@ -1,0 +1,244 @@
+//! Istio's standard metrics of one proxy, in Prometheus' text format.
+//!
+//! Mixer-time meshes (1.4 and before) export `istio_request_duration_seconds`, newer ones
+//! `istio_request_duration_milliseconds`; [`Telemetry`] chooses. A series exists from its first request on.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::workload::Workload;
+
+/// The unit of the duration histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telemetry {
+    /// `istio_request_duration_seconds`, as Mixer made it.
+    Seconds,
+    /// `istio_request_duration_milliseconds`, as the proxies make it since 1.5.
+    Milliseconds,
+}
+
+/// Upper bounds in seconds.
+const BOUNDS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds in milliseconds.
+const BOUNDS_MILLIS: [f64; 19] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
+
+/// Which side counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reporter {
+    /// The server's proxy.
+    Destination,
+    /// The client's proxy.
+    Source,
+}
+
+/// What tells one series from another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Series {
+    /// Which side counts.
+    pub reporter: Reporter,
+    /// The client.
+    pub source: Arc<Workload>,
+    /// The server.
+    pub destination: Arc<Workload>,
+    /// The service's full host, its name, its namespace.
+    pub service: (Arc<str>, Arc<str>, Arc<str>),
+    /// The status; 0 if the client left.
+    pub code: u16,
+    /// Envoy's response flags, `-` without.
+    pub flags: &'static str,
+    /// Whether the connection is mutual TLS.
+    pub mutual_tls: bool,
+}
+
+struct Counters {
+    labels: String,
+    buckets: Vec<u64>,
+    count: u64,
+    sum: f64,
+}
+
+/// The metrics of one proxy.
+pub struct Metrics {
+    telemetry: Telemetry,
+    series: Mutex<BTreeMap<Series, Counters>>,
+}
+
+impl Metrics {
+    /// Metrics without series.
+    pub fn new(telemetry: Telemetry) -> Self {
+        Metrics { telemetry, series: Mutex::default() }
+    }
+
+    /// Counts a request.
+    pub fn record(&self, series: Series, duration: Duration) {
+        let (bounds, value): (&[f64], f64) = match self.telemetry {
+            Telemetry::Seconds => (&BOUNDS_SECONDS, duration.as_secs_f64()),
+            // Whole milliseconds, as Envoy measures.
+            Telemetry::Milliseconds => (&BOUNDS_MILLIS, duration.as_millis() as f64),
+        };
+        let mut all = self.series.lock().expect("no holder of this lock panics");
+        let counters = all.entry(series).or_insert_with_key(|series| Counters {
+            labels: labels(series, self.telemetry),
+            buckets: vec![0; bounds.len()],
+            count: 0,
+            sum: 0.0,
+        });
+        // Only the first bucket that takes the value: the page adds them up.
+        if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
+            counters.buckets[bucket] += 1;
+        }
+        counters.count += 1;
+        counters.sum += value;
+    }
+
+    /// The `/stats/prometheus` page.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        self.write(&mut page).expect("a String takes everything");
+        page
+    }
+
+    fn write(&self, page: &mut String) -> std::fmt::Result {
+        let all = self.series.lock().expect("no holder of this lock panics");
+        let (name, bounds): (&str, &[f64]) = match self.telemetry {
+            Telemetry::Seconds => ("istio_request_duration_seconds", &BOUNDS_SECONDS),
+            Telemetry::Milliseconds => ("istio_request_duration_milliseconds", &BOUNDS_MILLIS),
+        };
+        page.push_str("# TYPE istio_requests_total counter\n");
+        for counters in all.values() {
+            writeln!(page, "istio_requests_total{{{}}} {}", counters.labels, counters.count)?;
+        }
+        writeln!(page, "# TYPE {name} histogram")?;
+        for counters in all.values() {
+            let mut total = 0;
+            for (count, bound) in counters.buckets.iter().zip(bounds) {
+                total += count;
+                writeln!(page, "{name}_bucket{{{},le=\"{bound}\"}} {total}", counters.labels)?;
+            }
+            writeln!(page, "{name}_bucket{{{},le=\"+Inf\"}} {}", counters.labels, counters.count)?;
+            writeln!(page, "{name}_sum{{{}}} {}", counters.labels, counters.sum)?;
+            writeln!(page, "{name}_count{{{}}} {}", counters.labels, counters.count)?;
+        }
+        Ok(())
+    }
+}
+
+fn labels(series: &Series, telemetry: Telemetry) -> String {
+    let mut text = String::new();
+    let reporter = match series.reporter {
+        Reporter::Destination => "destination",
+        Reporter::Source => "source",
+    };
+    let policy = match (series.reporter, series.mutual_tls) {
+        (Reporter::Source, _) => "unknown",
+        (_, true) => "mutual_tls",
+        (_, false) => "none",
+    };
+    let principal = |workload: &Workload| {
+        if series.mutual_tls && workload.namespace != "unknown" {
+            format!("spiffe://cluster.local/ns/{}/sa/{}", workload.namespace, workload.account)
+        } else {
+            "unknown".to_owned()
+        }
+    };
+    let (source, destination) = (&series.source, &series.destination);
+    let mut add = |name: &str, value: &str| {
+        let separator = if text.is_empty() { "" } else { "," };
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        text.push_str(&format!("{separator}{name}=\"{value}\""));
+    };
+    add("reporter", reporter);
+    for (side, workload) in [("source", source), ("destination", destination)] {
+        add(&format!("{side}_workload"), &workload.name);
+        add(&format!("{side}_workload_namespace"), &workload.namespace);
+        add(&format!("{side}_principal"), &principal(workload));
+        add(&format!("{side}_app"), &workload.app);
+        add(&format!("{side}_version"), &workload.version);
+        if telemetry == Telemetry::Milliseconds {
+            let canonical = workload.labels.get("app.kubernetes.io/name").unwrap_or(&workload.app);
+            let canonical = if canonical == "unknown" { &workload.name } else { canonical };
+            add(&format!("{side}_canonical_service"), canonical);
+            let revision = if workload.version == "unknown" { "latest" } else { &workload.version };
+            add(&format!("{side}_canonical_revision"), revision);
+            add(&format!("{side}_cluster"), &workload.cluster);
+        }
+    }
+    add("destination_service", &series.service.0);
+    add("destination_service_name", &series.service.1);
+    add("destination_service_namespace", &series.service.2);
+    add("request_protocol", "http");
+    add("response_code", &series.code.to_string());
+    add("response_flags", series.flags);
+    add("connection_security_policy", policy);
+    if telemetry == Telemetry::Seconds {
+        add("permissive_response_code", "none");
+        add("permissive_response_policyid", "none");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(telemetry: Telemetry) -> String {
+        let workload = |name: &str| {
+            let labels = [("app".to_owned(), "podinfo".to_owned())].into();
+            Arc::new(Workload::new("mesh02", "test", name, "default", labels))
+        };
+        let metrics = Metrics::new(telemetry);
+        let series = Series {
+            reporter: Reporter::Destination,
+            source: Workload::unknown(),
+            destination: workload("podinfo"),
+            service: ("podinfo-canary.test.svc.cluster.local".into(), "podinfo-canary".into(), "test".into()),
+            code: 200,
+            flags: "-",
+            mutual_tls: false,
+        };
+        metrics.record(series.clone(), Duration::from_micros(4_700));
+        metrics.record(series, Duration::from_secs(20));
+        metrics.page()
+    }
+
+    #[test]
+    fn pages_have_the_units_of_their_time() {
+        let old = page(Telemetry::Seconds);
+        assert!(
+            old.contains("istio_requests_total{reporter=\"destination\",source_workload=\"unknown\""),
+            "{old}"
+        );
+        assert!(
+            old.contains(",le=\"0.005\"} 1\n")
+                && old.contains(",le=\"10\"} 1\n")
+                && old.contains(",le=\"+Inf\"} 2\n")
+        );
+        assert!(old.contains("istio_request_duration_seconds_sum") && !old.contains("canonical"));
+        let new = page(Telemetry::Milliseconds);
+        assert!(new.contains("istio_request_duration_milliseconds_bucket") && new.contains(",le=\"5\"} 1\n"));
+        assert!(new.contains("destination_cluster=\"mesh02\"") && !new.contains("_seconds_"));
+        assert_eq!(old.lines().count(), 2 + 1 + 11 + 3);
+    }
+}
