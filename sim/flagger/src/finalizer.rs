@@ -8,7 +8,7 @@ use canary::Scale;
 use crd::{Canary, Phase};
 use kube::api::PostParams;
 
-use crate::kubernetes::{ATTEMPTS, is_conflict, text};
+use crate::kubernetes::{ATTEMPTS, is_conflict, is_not_found, text};
 use crate::log::{Level, Site, site};
 use crate::owner;
 use crate::shell::Shell;
@@ -68,7 +68,13 @@ pub async fn finalize(shell: &Arc<Shell>, canary: &Canary) -> Result<(), String>
         shell.log.print(Level::Info, FINALIZED, &format!("Canary {key} has been finalized"));
         return Ok(());
     }
-    let mut tick = Tick::new(shell, canary.clone());
+    let live = match shell.canaries(canary.namespace()).get(canary.name()).await {
+        Ok(live) => live,
+        // Finalized meanwhile: the watch has only not told yet.
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(format!("unable to finalize to canary {key} error: {}", text(&error))),
+    };
+    let mut tick = Tick::new(shell, live);
     let phase = canary.status.as_ref().map(|status| status.phase).unwrap_or_default();
     if phase != Phase::Terminated
         && let Err(error) = revert(&mut tick, phase).await
@@ -90,9 +96,6 @@ pub async fn finalize(shell: &Arc<Shell>, canary: &Canary) -> Result<(), String>
 async fn revert(tick: &mut Tick, phase: Phase) -> Result<(), String> {
     let (shell, key) = (Arc::clone(&tick.shell), tick.key.clone());
     let info = |at, message: String| shell.log.print(Level::Info, at, &message);
-    let api = shell.canaries(tick.canary.namespace());
-    let live = api.get(tick.canary.name()).await;
-    tick.canary = live.map_err(|error| format!("get query error: {}", text(&error)))?;
     if phase != Phase::Terminating {
         tick.enter(Phase::Terminating).await.map_err(|error| format!("failed to update status: {error}"))?;
         tick.event_info(&format!("Terminating canary {key}")).await;

@@ -2,8 +2,8 @@
 //! `canary`.
 //!
 //! [`program`] is what runs behind Flagger's images. It watches Canaries, gives each a job that ticks at the
-//! analysis interval, and implements `canary::Port` for a tick ([`tick`]) over the Kubernetes API ([`workload`],
-//! [`routing`]), webhooks, Prometheus and chat services. What is written where is decided by pure functions
+//! analysis interval, and implements `canary::Port` for a tick (`tick`, `port`) over the Kubernetes API (`workload`,
+//! `routing`), webhooks, Prometheus and chat services. What is written where is decided by pure functions
 //! (`deployment`, `configs`, `scaler`, `service`, `istio`) that tests compare with literal objects.
 
 mod configs;
