@@ -36,8 +36,8 @@ pub fn tracked(refs: &Refs) -> BTreeMap<String, String> {
     refs.iter().map(|((kind, name), sum)| (format!("{}/{name}", kind.name()), sum.clone())).collect()
 }
 
-/// The objects that a pod refers to, each with whether it must exist. The older dialect does not look into init
-/// containers.
+/// The objects that a pod refers to, each with whether it must exist. The older dialect does not look into
+/// init containers.
 pub fn references(pod: &PodSpec, dialect: Dialect) -> BTreeMap<(Kind, String), bool> {
     let mut found = BTreeMap::new();
     // The visitor changes names in place; here it only reads them.

@@ -271,8 +271,8 @@ impl Stop {
 }
 
 impl Jobs {
-    /// Brings the jobs to the Canaries: starts those of new ones, restarts those whose interval changed, stops those
-    /// of deleted ones.
+    /// Brings the jobs to the Canaries: starts those of new ones, restarts those whose interval changed,
+    /// stops those of deleted ones.
     fn schedule(&mut self, shell: &Arc<Shell>, current: &BTreeMap<String, Arc<Canary>>) {
         let mut targets: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut totals: BTreeMap<&str, usize> = BTreeMap::new();
@@ -363,7 +363,8 @@ mod tests {
         assert_eq!(ticker.due(), seconds(130));
         ticker.take(seconds(130));
         assert_eq!(ticker.due(), seconds(160));
-        // A tick took from 130 to 225: one of the two that were missed is taken at once, the next keeps the grid.
+        // A tick took from 130 to 225: one of the two that were missed is taken at once, the next keeps the
+        // grid.
         ticker.take(seconds(225));
         assert_eq!(ticker.due(), seconds(250));
     }

@@ -245,8 +245,8 @@ pub fn rollout(deployment: &Deployment, now: Timestamp) -> Rollout {
     }
 }
 
-/// A stable hash of a pod template, in the form of Flagger's: a 32-bit FNV-1a in decimal, its digits written in
-/// letters that spell no words.
+/// A stable hash of a pod template, in the form of Flagger's: a 32-bit FNV-1a in decimal, its digits written
+/// in letters that spell no words.
 pub fn hash(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_vec(value).expect("Kubernetes objects are always JSON");
     let mut hash: u32 = 0x811c_9dc5;

@@ -1,5 +1,5 @@
-//! Events: what client-go's recorder makes of them. Repetitions are counted, floods of similar ones are folded, and
-//! those beyond the budget are dropped.
+//! Events: what client-go's recorder makes of them. Repetitions are counted, floods of similar ones are
+//! folded, and those beyond the budget are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

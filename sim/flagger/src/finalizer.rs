@@ -1,5 +1,5 @@
-//! What a deleted Canary leaves behind when it asks to be reverted (newer dialect): the target serves again under its
-//! old names.
+//! What a deleted Canary leaves behind when it asks to be reverted (newer dialect): the target serves again
+//! under its old names.
 
 use std::sync::Arc;
 use std::time::Duration;

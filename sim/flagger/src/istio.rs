@@ -82,8 +82,8 @@ impl Recipe<'_> {
         Ok(object)
     }
 
-    /// Corrects an existing VirtualService; `None` if nothing but weights and mirroring differs. A correction sends
-    /// everything to the primary again.
+    /// Corrects an existing VirtualService; `None` if nothing but weights and mirroring differs. A correction
+    /// sends everything to the primary again.
     ///
     /// # Errors
     /// As [`Recipe::virtual_service`].
@@ -163,8 +163,8 @@ impl Recipe<'_> {
         Ok(routes)
     }
 
-    /// Writes weights into a VirtualService. `cookies` are those of the status, and become those of the run; `draw`
-    /// gives a fresh cookie value.
+    /// Writes weights into a VirtualService. `cookies` are those of the status, and become those of the run;
+    /// `draw` gives a fresh cookie value.
     pub fn set_routes(
         &self,
         object: &mut VirtualService,

@@ -36,7 +36,8 @@ fn status(error: &kube::Error) -> Option<&Status> {
 /// Writes that are tried again when they meet a conflict, each time on a fresh read.
 pub const ATTEMPTS: usize = 5;
 
-/// The objects of one kind, version and namespace. `kube::Api` knows typed kinds under their default version only.
+/// The objects of one kind, version and namespace. `kube::Api` knows typed kinds under their default version
+/// only.
 pub struct Objects<K> {
     client: Client,
     request: Request,

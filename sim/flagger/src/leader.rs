@@ -1,5 +1,5 @@
-//! Leader election: of several controllers one works. The lock is an annotated ConfigMap in the older dialect, a
-//! Lease in the newer.
+//! Leader election: of several controllers one works. The lock is an annotated ConfigMap in the older
+//! dialect, a Lease in the newer.
 
 use std::time::Duration;
 

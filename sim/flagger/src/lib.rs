@@ -1,10 +1,10 @@
-//! The canary controller as a program: a shell of API clients, HTTP and metrics queries around the pure core of
-//! `canary`.
+//! The canary controller as a program: a shell of API clients, HTTP and metrics queries around the pure core
+//! of `canary`.
 //!
 //! [`program`] is what runs behind Flagger's images. It watches Canaries, gives each a job that ticks at the
-//! analysis interval, and implements `canary::Port` for a tick (`tick`, `port`) over the Kubernetes API (`workload`,
-//! `routing`), webhooks, Prometheus and chat services. What is written where is decided by pure functions
-//! (`deployment`, `configs`, `scaler`, `service`, `istio`) that tests compare with literal objects.
+//! analysis interval, and implements `canary::Port` for a tick (`tick`, `port`) over the Kubernetes API
+//! (`workload`, `routing`), webhooks, Prometheus and chat services. What is written where is decided by pure
+//! functions (`deployment`, `configs`, `scaler`, `service`, `istio`) that tests compare with literal objects.
 
 mod configs;
 mod controller;
@@ -37,8 +37,8 @@ mod workload;
 mod objects;
 
 /// The program behind `weaveworks/flagger` and `ghcr.io/fluxcd/flagger`. The image's tag chooses the dialect
-/// (`canary::Dialect::from_tag`), the arguments are Flagger's own flags; it ends with code 2 after a bad one, with 1
-/// where Flagger logs a fatal error, and with 0 when it is told to stop.
+/// (`canary::Dialect::from_tag`), the arguments are Flagger's own flags; it ends with code 2 after a bad one,
+/// with 1 where Flagger logs a fatal error, and with 0 when it is told to stop.
 pub fn program() -> program::Main {
     program::program(startup::main)
 }

@@ -70,7 +70,8 @@ struct Field<'a> {
 }
 
 impl Notifier {
-    /// A service of the given type: `slack`, `discord`, `rocket`, `msteams`, and `gchat` in the newer dialect.
+    /// A service of the given type: `slack`, `discord`, `rocket`, `msteams`, and `gchat` in the newer
+    /// dialect.
     ///
     /// # Errors
     /// Flagger's words for an unknown type, a bad URL, an empty name or channel.
@@ -173,8 +174,8 @@ impl Notifier {
     /// Posts a notice.
     ///
     /// # Errors
-    /// Flagger's words for an unreachable service or a refusal: anything but 200 in the older dialect, but 2xx in the
-    /// newer.
+    /// Flagger's words for an unreachable service or a refusal: anything but 200 in the older dialect, but
+    /// 2xx in the newer.
     pub async fn post(&self, context: &Context, notice: &Notice<'_>, dialect: Dialect) -> Result<(), String> {
         let body = self.body(notice);
         let answer = call(context, Method::POST, &self.url, json_headers(), body, TIMEOUT).await;

@@ -1,4 +1,5 @@
-//! One tick of one Canary: what is known of it, and the verbs that are no object's: status, events, metrics, alerts.
+//! One tick of one Canary: what is known of it, and the verbs that are no object's: status, events, metrics,
+//! alerts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -170,8 +171,8 @@ impl Tick {
         webhook::post(&self.shell.context, hook, &payload, None, dialect).await
     }
 
-    /// Writes the status: `change` is applied to the Canary as this tick knows it, and after a conflict to a fresh
-    /// read.
+    /// Writes the status: `change` is applied to the Canary as this tick knows it, and after a conflict to a
+    /// fresh read.
     ///
     /// # Errors
     /// The API's.

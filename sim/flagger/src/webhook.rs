@@ -69,7 +69,8 @@ fn checksum(canary: &Canary) -> String {
     deployment::hash(&(status.tracked_configs, status.last_applied_spec))
 }
 
-/// Posts a payload. The newer dialect tries again after connection errors, 5xx and 429, as often as the webhook says.
+/// Posts a payload. The newer dialect tries again after connection errors, 5xx and 429, as often as the
+/// webhook says.
 ///
 /// # Errors
 /// The body of an answer above 202, or why there was none.
