@@ -1,117 +1,213 @@
-//! Aggregations: `sum by (le) (…)` and the rest.
+//! Aggregations over the series of an instant vector.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 
-use indexmap::IndexMap;
-
-use super::{Instant, Outcome, Sample};
-use crate::ast::{Aggregate, AggregateOp, Grouping};
+use super::group::Groups;
+use super::{Evaluator, Output, Sample, check_unique};
+use crate::Labels;
+use crate::ast::{Aggregate, AggregateOp};
 use crate::error::QueryError;
-use crate::format::format_plain;
-use crate::functions::over_time::{mean, quantile, variance};
-use crate::hash::FixedState;
-use crate::labels::{Labels, METRIC_NAME};
+use crate::format::{format_float, format_plain, quote};
+use crate::functions::sum::{KahanSum, Spread, mean, quantile};
+use crate::hash::FixedHasher;
 
-impl Instant<'_> {
-    pub(super) fn aggregate(&self, aggregate: &Aggregate) -> Outcome<Vec<Sample>> {
-        use AggregateOp::*;
-        let samples = self.vector(&aggregate.inner)?;
-        let param = match (&aggregate.param, aggregate.op) {
-            (Some(param), TopK | BottomK | Quantile | LimitK | LimitRatio) => self.scalar(param)?,
-            _ => 0.0,
-        };
-        let name = match (&aggregate.param, aggregate.op) {
-            (Some(param), CountValues) => self.text(param)?,
-            _ => String::new(),
-        };
-        if aggregate.op == CountValues {
-            return count_values(samples, &aggregate.grouping, &name);
+/// Orders values with NaN below all others.
+pub(crate) fn nan_first(left: f64, right: f64) -> Ordering {
+    left.partial_cmp(&right).unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()))
+}
+
+impl Evaluator<'_> {
+    pub(super) fn aggregate(&self, aggregate: &Aggregate, at: i64) -> Result<Vec<Sample>, QueryError> {
+        let op = aggregate.op;
+        if matches!(op, AggregateOp::LimitK | AggregateOp::LimitRatio) && !self.options.experimental {
+            let name = if op == AggregateOp::LimitK { "limitk" } else { "limit_ratio" };
+            return Err(QueryError::Parse(format!(
+                "1:1: parse error: {name}() is experimental and must be enabled with \
+                 --enable-feature=promql-experimental-functions"
+            )));
         }
-        // Groups come in the order of their first sample.
-        let mut groups: IndexMap<Labels, Vec<Sample>, FixedState> = IndexMap::default();
+        let samples = self.vector(&aggregate.inner, at)?;
+        match op {
+            AggregateOp::CountValues => return self.count_values(aggregate, samples),
+            AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio => {
+                return self.pick(aggregate, samples, at);
+            }
+            _ => {}
+        }
+        let parameter = match (op, &aggregate.param) {
+            (AggregateOp::Quantile, Some(param)) => {
+                let q = self.scalar(param, at)?;
+                self.check_quantile(q, "quantile");
+                q
+            }
+            _ => f64::NAN,
+        };
+        let mut groups = Groups::new(&aggregate.grouping);
+        let mut states: Vec<State> = Vec::new();
+        for sample in &samples {
+            let (group, is_new) = groups.enter(&sample.labels);
+            if is_new {
+                states.push(State::new(op));
+            }
+            states[group].add(sample.value);
+        }
+        let finished = states.into_iter().map(|state| state.finish(op, parameter));
+        Ok(groups.labels().zip(finished).map(|(labels, value)| Sample { labels, value }).collect())
+    }
+
+    /// Warns about a quantile outside [0, 1].
+    pub(crate) fn check_quantile(&self, q: f64, near: &str) {
+        if q.is_nan() || !(0.0..=1.0).contains(&q) {
+            let message = format!("quantile value should be between 0 and 1, got {}", format_float(q));
+            self.warn(&message, near);
+        }
+    }
+
+    fn count_values(&self, aggregate: &Aggregate, samples: Vec<Sample>) -> Result<Vec<Sample>, QueryError> {
+        let label = self.string(parameter(aggregate)?)?;
+        if !self.is_label_name(label) {
+            return Err(QueryError::execution(format!("invalid label name {}", quote(label))));
+        }
+        let mut counts: Vec<Sample> = Vec::new();
+        let mut places: BTreeMap<Labels, usize> = BTreeMap::new();
         for sample in samples {
-            groups.entry(group_labels(&sample.labels, &aggregate.grouping)).or_default().push(sample);
+            let mut builder = aggregate.grouping.of(&sample.labels).to_builder();
+            builder.set(label, format_plain(sample.value));
+            let labels = builder.build();
+            let place = *places.entry(labels.clone()).or_insert_with(|| {
+                counts.push(Sample { labels, value: 0.0 });
+                counts.len() - 1
+            });
+            counts[place].value += 1.0;
         }
-        let mut results = Vec::with_capacity(groups.len());
-        for (labels, members) in groups {
-            let values = || members.iter().map(|sample| sample.value);
-            let value = match aggregate.op {
-                Sum => values().sum(),
-                Avg => mean(&values().collect::<Vec<_>>()),
-                Min => values().fold(
-                    f64::NAN,
-                    |least, value| if value < least || least.is_nan() { value } else { least },
-                ),
-                Max => values()
-                    .fold(f64::NAN, |most, value| if value > most || most.is_nan() { value } else { most }),
-                Count => members.len() as f64,
-                Group => 1.0,
-                Stdvar => variance(&values().collect::<Vec<_>>()),
-                Stddev => variance(&values().collect::<Vec<_>>()).sqrt(),
-                Quantile => quantile(param, &mut values().collect::<Vec<_>>()),
-                TopK | BottomK => {
-                    results.extend(ranked(members, param, aggregate.op == TopK)?);
-                    continue;
-                }
-                LimitK => {
-                    results.extend(members.into_iter().take(count_of(param)?));
-                    continue;
-                }
-                LimitRatio => {
-                    let ratio = param.clamp(-1.0, 1.0);
-                    let kept = (members.len() as f64 * ratio.abs()).round() as usize;
-                    let skipped = if ratio < 0.0 { members.len() - kept } else { 0 };
-                    results.extend(members.into_iter().skip(skipped).take(kept));
-                    continue;
-                }
-                CountValues => continue,
-            };
-            results.push(Sample { labels, value });
+        Ok(counts)
+    }
+
+    /// `topk` and its kin: some of the series, unchanged.
+    fn pick(&self, aggregate: &Aggregate, samples: Vec<Sample>, at: i64) -> Result<Vec<Sample>, QueryError> {
+        let parameter = self.scalar(parameter(aggregate)?, at)?;
+        if parameter.is_nan() {
+            let what = if aggregate.op == AggregateOp::LimitRatio { "Ratio" } else { "Parameter" };
+            return Err(QueryError::execution(format!("{what} value is NaN")));
         }
-        Ok(results)
+        if aggregate.op == AggregateOp::LimitRatio {
+            let ratio = parameter.clamp(-1.0, 1.0);
+            if ratio != parameter {
+                let message = format!(
+                    "ratio value should be between -1 and 1, got {}, capping to {}",
+                    format_float(parameter),
+                    format_float(ratio)
+                );
+                self.warn(&message, "limit_ratio");
+            }
+            return Ok(samples.into_iter().filter(|sample| in_ratio(sample, ratio)).collect());
+        }
+        if parameter >= i64::MAX as f64 {
+            return Err(QueryError::execution(format!("Scalar value {parameter} overflows int64")));
+        }
+        if parameter <= i64::MIN as f64 {
+            return Err(QueryError::execution(format!("Scalar value {parameter} underflows int64")));
+        }
+        let wanted = parameter.max(0.0) as usize;
+        let mut groups = Groups::new(&aggregate.grouping);
+        let mut members: Vec<Vec<Sample>> = Vec::new();
+        for sample in samples {
+            let (group, is_new) = groups.enter(&sample.labels);
+            if is_new {
+                members.push(Vec::new());
+            }
+            members[group].push(sample);
+        }
+        for group in &mut members {
+            match aggregate.op {
+                AggregateOp::TopK => group.sort_by(|a, b| nan_first(b.value, a.value)),
+                // NaN loses here too, so it goes last.
+                AggregateOp::BottomK => group.sort_by(|a, b| match (a.value.is_nan(), b.value.is_nan()) {
+                    (false, false) => nan_first(a.value, b.value),
+                    (a, b) => a.cmp(&b),
+                }),
+                _ => {}
+            }
+            group.truncate(wanted);
+        }
+        Ok(members.into_iter().flatten().collect())
+    }
+
+    /// Whether a text may name a label: Prometheus 3 takes any text, Prometheus 2 letters, digits and `_`.
+    pub(crate) fn is_label_name(&self, name: &str) -> bool {
+        if !self.options.closed_left {
+            return !name.is_empty();
+        }
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    }
+
+    /// The samples, unless a label set is there twice, as after functions that change labels.
+    pub(crate) fn unique(&self, samples: Vec<Sample>) -> Result<Output, QueryError> {
+        check_unique(&samples)?;
+        Ok(Output::Vector(samples))
     }
 }
 
-fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
-    match grouping {
-        Grouping::Only(names) if names.is_empty() => Labels::default(),
-        Grouping::Only(names) => labels.filtered(|name| names.iter().any(|wanted| wanted == name)),
-        Grouping::Without(names) => {
-            labels.filtered(|name| name != METRIC_NAME && !names.iter().any(|unwanted| unwanted == name))
+fn parameter(aggregate: &Aggregate) -> Result<&crate::ast::Node, QueryError> {
+    aggregate.param.as_ref().ok_or_else(|| QueryError::execution("the aggregation needs a parameter"))
+}
+
+/// Whether a series belongs to the share of `limit_ratio`: a positive ratio takes from the low hashes, a negative one
+/// the complement.
+fn in_ratio(sample: &Sample, ratio: f64) -> bool {
+    let mut hasher = FixedHasher::default();
+    sample.labels.hash(&mut hasher);
+    let offset = hasher.finish() as f64 / u64::MAX as f64;
+    if ratio >= 0.0 { offset < ratio } else { offset >= 1.0 + ratio }
+}
+
+/// A group's running state or, for the few aggregations that need them, all its values.
+enum State {
+    Sum(KahanSum),
+    Max(f64),
+    Min(f64),
+    Count(f64),
+    Spread(Spread),
+    All(Vec<f64>),
+}
+
+impl State {
+    fn new(op: AggregateOp) -> State {
+        match op {
+            AggregateOp::Sum => State::Sum(KahanSum::default()),
+            AggregateOp::Max => State::Max(f64::NAN),
+            AggregateOp::Min => State::Min(f64::NAN),
+            AggregateOp::Stddev | AggregateOp::Stdvar => State::Spread(Spread::default()),
+            AggregateOp::Avg | AggregateOp::Quantile => State::All(Vec::new()),
+            _ => State::Count(0.0),
         }
     }
-}
 
-fn count_of(param: f64) -> Outcome<usize> {
-    if param.is_nan() {
-        return Err(QueryError::execution("Parameter value is NaN"));
+    fn add(&mut self, value: f64) {
+        match self {
+            State::Sum(sum) => sum.add(value),
+            State::Max(best) if *best < value || best.is_nan() => *best = value,
+            State::Min(best) if *best > value || best.is_nan() => *best = value,
+            State::Max(_) | State::Min(_) => {}
+            State::Count(count) => *count += 1.0,
+            State::Spread(spread) => spread.add(value),
+            State::All(values) => values.push(value),
+        }
     }
-    Ok(param.clamp(0.0, 1e9) as usize)
-}
 
-/// The greatest or least members, best first; NaN is worse than any number.
-fn ranked(mut members: Vec<Sample>, param: f64, greatest: bool) -> Outcome<Vec<Sample>> {
-    let count = count_of(param)?;
-    members.sort_by(|a, b| match (a.value.is_nan(), b.value.is_nan()) {
-        (false, false) if greatest => b.value.total_cmp(&a.value),
-        (false, false) => a.value.total_cmp(&b.value),
-        (a, b) => a.cmp(&b),
-    });
-    members.truncate(count);
-    Ok(members)
-}
-
-fn count_values(samples: Vec<Sample>, grouping: &Grouping, name: &str) -> Outcome<Vec<Sample>> {
-    let valid = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if !valid {
-        return Err(QueryError::execution(format!("invalid label name {name:?}")));
+    fn finish(self, op: AggregateOp, parameter: f64) -> f64 {
+        match (self, op) {
+            (State::Sum(sum), _) => sum.total(),
+            (State::Max(value) | State::Min(value), _) => value,
+            (State::Count(_), AggregateOp::Group) => 1.0,
+            (State::Count(count), _) => count,
+            (State::Spread(spread), AggregateOp::Stddev) => spread.variance().sqrt(),
+            (State::Spread(spread), _) => spread.variance(),
+            (State::All(values), AggregateOp::Avg) => mean(&values),
+            (State::All(mut values), _) => quantile(parameter, &mut values),
+        }
     }
-    let mut counts: BTreeMap<Labels, f64> = BTreeMap::new();
-    for sample in samples {
-        let mut labels = group_labels(&sample.labels, grouping).to_builder();
-        labels.set(name, format_plain(sample.value));
-        *counts.entry(labels.build()).or_default() += 1.0;
-    }
-    Ok(counts.into_iter().map(|(labels, value)| Sample { labels, value }).collect())
 }

@@ -1,212 +1,200 @@
-//! Binary operators: arithmetic, comparison, sets, and how the series of two sides find one another.
+//! Binary operators: arithmetic, comparisons, set operators, and the matching of series between two vectors.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use super::{Computed, Instant, Outcome, Sample};
+use super::group::Groups;
+use super::{Evaluator, Output, Sample, drop_names};
 use crate::ast::{Binary, BinaryOp, Cardinality, Grouping};
 use crate::error::QueryError;
 use crate::labels::{Labels, METRIC_NAME};
 
-impl Instant<'_> {
-    pub(super) fn binary(&self, binary: &Binary) -> Outcome<Computed> {
-        let (left, right) = (self.eval(&binary.left)?, self.eval(&binary.right)?);
-        let op = binary.op;
-        Ok(match (left, right) {
-            (Computed::Scalar(left), Computed::Scalar(right)) => {
-                let value = match compare(op, left, right) {
-                    Some(holds) => f64::from(u8::from(holds)),
-                    None => arithmetic(op, left, right),
-                };
-                Computed::Scalar(value)
-            }
-            (Computed::Vector(samples), Computed::Scalar(scalar)) => {
-                Computed::Vector(with_scalar(binary, samples, |value| (value, scalar)))
-            }
-            (Computed::Scalar(scalar), Computed::Vector(samples)) => {
-                Computed::Vector(with_scalar(binary, samples, |value| (scalar, value)))
-            }
-            (Computed::Vector(left), Computed::Vector(right)) if op.is_set() => {
-                Computed::Vector(sets(binary, left, right))
-            }
-            (Computed::Vector(left), Computed::Vector(right)) => {
-                Computed::Vector(matched(binary, left, right)?)
-            }
-            _ => {
-                return Err(QueryError::execution(
-                    "binary expression must contain only scalar and instant vector types",
-                ));
-            }
-        })
-    }
-}
-
-fn compare(op: BinaryOp, left: f64, right: f64) -> Option<bool> {
-    Some(match op {
-        BinaryOp::Equal => left == right,
-        BinaryOp::NotEqual => left != right,
-        BinaryOp::Greater => left > right,
-        BinaryOp::Less => left < right,
-        BinaryOp::GreaterOrEqual => left >= right,
-        BinaryOp::LessOrEqual => left <= right,
-        _ => return None,
-    })
-}
-
-fn arithmetic(op: BinaryOp, left: f64, right: f64) -> f64 {
+/// The operator on two numbers. Comparisons give their left operand, and whether they hold.
+fn apply(op: BinaryOp, left: f64, right: f64) -> (f64, bool) {
     match op {
-        BinaryOp::Add => left + right,
-        BinaryOp::Sub => left - right,
-        BinaryOp::Mul => left * right,
-        BinaryOp::Div => left / right,
-        BinaryOp::Mod => left % right,
-        BinaryOp::Pow => left.powf(right),
-        BinaryOp::Atan2 => left.atan2(right),
-        _ => f64::NAN,
+        BinaryOp::Add => (left + right, true),
+        BinaryOp::Sub => (left - right, true),
+        BinaryOp::Mul => (left * right, true),
+        BinaryOp::Div => (left / right, true),
+        BinaryOp::Mod => (left % right, true),
+        BinaryOp::Pow => (left.powf(right), true),
+        BinaryOp::Atan2 => (left.atan2(right), true),
+        BinaryOp::Equal => (left, left == right),
+        BinaryOp::NotEqual => (left, left != right),
+        BinaryOp::Greater => (left, left > right),
+        BinaryOp::Less => (left, left < right),
+        BinaryOp::GreaterOrEqual => (left, left >= right),
+        BinaryOp::LessOrEqual => (left, left <= right),
+        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => (left, true),
     }
 }
 
-/// The result of one pair: a value, or nothing where a comparison filters it out. `kept` is the value that stays.
-fn pair(binary: &Binary, left: f64, right: f64, kept: f64) -> Option<f64> {
-    match compare(binary.op, left, right) {
-        None => Some(arithmetic(binary.op, left, right)),
-        Some(holds) if binary.as_bool => Some(f64::from(u8::from(holds))),
-        Some(true) => Some(kept),
-        Some(false) => None,
+fn truth(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+impl Evaluator<'_> {
+    pub(super) fn binary(&self, binary: &Binary, at: i64) -> Result<Output, QueryError> {
+        let op = binary.op;
+        let (left, right) = (self.eval(&binary.left, at)?, self.eval(&binary.right, at)?);
+        match (left, right) {
+            (Output::Scalar(left), Output::Scalar(right)) => {
+                let (value, holds) = apply(op, left, right);
+                Ok(Output::Scalar(if op.is_comparison() { truth(holds) } else { value }))
+            }
+            (Output::Vector(samples), Output::Scalar(scalar)) => {
+                with_scalar(binary, samples, |value| apply(op, value, scalar))
+            }
+            (Output::Scalar(scalar), Output::Vector(samples)) => with_scalar(binary, samples, |value| {
+                let (result, holds) = apply(op, scalar, value);
+                // A filter lets the vector's own value through.
+                (if op.is_comparison() { value } else { result }, holds)
+            }),
+            (Output::Vector(left), Output::Vector(right)) if op.is_set() => {
+                Ok(Output::Vector(set(binary, left, right)))
+            }
+            (Output::Vector(left), Output::Vector(right)) => vectors(binary, left, right).map(Output::Vector),
+            _ => Err(QueryError::execution("strings cannot be operands")),
+        }
     }
 }
 
 fn drops_name(binary: &Binary) -> bool {
-    !binary.op.is_comparison() || binary.as_bool
+    binary.as_bool || !(binary.op.is_comparison() || binary.op.is_set())
 }
 
-fn with_scalar(binary: &Binary, samples: Vec<Sample>, sides: impl Fn(f64) -> (f64, f64)) -> Vec<Sample> {
-    samples
-        .into_iter()
-        .filter_map(|sample| {
-            let (left, right) = sides(sample.value);
-            let value = pair(binary, left, right, sample.value)?;
-            let labels = if drops_name(binary) { sample.labels.without_name() } else { sample.labels };
-            Some(Sample { labels, value })
-        })
-        .collect()
-}
-
-/// The labels by which two sides match.
-fn signature(labels: &Labels, matching: &Grouping) -> Labels {
-    match matching {
-        Grouping::Only(names) => labels.filtered(|name| names.iter().any(|wanted| wanted == name)),
-        Grouping::Without(names) => {
-            labels.filtered(|name| name != METRIC_NAME && !names.iter().any(|unwanted| unwanted == name))
-        }
+fn with_scalar(
+    binary: &Binary,
+    mut samples: Vec<Sample>,
+    operate: impl Fn(f64) -> (f64, bool),
+) -> Result<Output, QueryError> {
+    samples.retain_mut(|sample| {
+        let (value, holds) = operate(sample.value);
+        sample.value = if binary.as_bool { truth(holds) } else { value };
+        binary.as_bool || holds
+    });
+    if drops_name(binary) {
+        drop_names(&mut samples)?;
     }
+    Ok(Output::Vector(samples))
 }
 
-fn sets(binary: &Binary, left: Vec<Sample>, right: Vec<Sample>) -> Vec<Sample> {
-    use std::collections::BTreeSet;
-    let of = |samples: &[Sample]| -> BTreeSet<Labels> {
-        samples.iter().map(|sample| signature(&sample.labels, &binary.matching)).collect()
-    };
-    match binary.op {
-        BinaryOp::Or => {
-            let known = of(&left);
-            let new = right
-                .into_iter()
-                .filter(|sample| !known.contains(&signature(&sample.labels, &binary.matching)));
-            left.into_iter().chain(new).collect()
+fn set(binary: &Binary, mut left: Vec<Sample>, mut right: Vec<Sample>) -> Vec<Sample> {
+    let mut groups = Groups::new(&binary.matching);
+    if binary.op == BinaryOp::Or {
+        for sample in &left {
+            groups.enter(&sample.labels);
         }
-        op => {
-            let known = of(&right);
-            let wanted = op == BinaryOp::And;
-            let keep =
-                |sample: &Sample| known.contains(&signature(&sample.labels, &binary.matching)) == wanted;
-            left.into_iter().filter(keep).collect()
+        right.retain(|sample| groups.find(&sample.labels).is_none());
+        left.append(&mut right);
+    } else {
+        for sample in &right {
+            groups.enter(&sample.labels);
         }
+        left.retain(|sample| groups.find(&sample.labels).is_some() == (binary.op == BinaryOp::And));
     }
+    left
 }
 
-fn matched(binary: &Binary, left: Vec<Sample>, right: Vec<Sample>) -> Outcome<Vec<Sample>> {
-    // The "one" side is looked up, the "many" side walked over.
+fn vectors(binary: &Binary, left: Vec<Sample>, right: Vec<Sample>) -> Result<Vec<Sample>, QueryError> {
+    // From here on `many` may have several series per match group, `one` has a single one.
     let swapped = matches!(binary.cardinality, Cardinality::OneToMany(_));
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     let (fill_many, fill_one) = if swapped { (binary.fill.1, binary.fill.0) } else { binary.fill };
-    let mut partners: BTreeMap<Labels, (Sample, bool)> = BTreeMap::new();
-    for sample in one {
-        let key = signature(&sample.labels, &binary.matching);
-        if let Some((other, _)) = partners.get(&key) {
+    if (many.is_empty() && fill_many.is_none()) || (one.is_empty() && fill_one.is_none()) {
+        return Ok(Vec::new());
+    }
+    let mut groups = Groups::new(&binary.matching);
+    let mut ones: Vec<&Sample> = Vec::with_capacity(one.len());
+    for sample in &one {
+        let (group, is_new) = groups.enter(&sample.labels);
+        if !is_new {
             let side = if swapped { "left" } else { "right" };
             return Err(QueryError::execution(format!(
-                "found duplicate series for the match group {key} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-                sample.labels, other.labels
+                "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];\
+                 many-to-many matching not allowed: matching labels must be unique on one side",
+                binary.matching.of(&sample.labels),
+                sample.labels,
+                ones[group].labels
             )));
         }
-        partners.insert(key, (sample, false));
+        ones.push(sample);
     }
-    let mut results: Vec<Sample> = Vec::new();
-    let mut taken: BTreeMap<Labels, ()> = BTreeMap::new();
-    let combine = |many: &Sample, one: &Sample| -> Option<Sample> {
-        let (left, right) = if swapped { (one.value, many.value) } else { (many.value, one.value) };
-        let kept = left;
-        let value = pair(binary, left, right, kept)?;
-        Some(Sample { labels: result_labels(binary, &many.labels, &one.labels), value })
+    let is_one_to_one = binary.cardinality == Cardinality::OneToOne;
+    let (mut met, mut used) = (vec![false; ones.len()], vec![false; ones.len()]);
+    let mut result: Vec<Sample> = Vec::with_capacity(many.len());
+    let combine = |many_labels: &Labels, many: f64, one_labels: &Labels, one: f64| {
+        let (left, right) = if swapped { (one, many) } else { (many, one) };
+        let (value, holds) = apply(binary.op, left, right);
+        (holds || binary.as_bool).then(|| Sample {
+            labels: result_labels(binary, many_labels, one_labels),
+            value: if binary.as_bool { truth(holds) } else { value },
+        })
     };
     for sample in &many {
-        let key = signature(&sample.labels, &binary.matching);
-        let filled;
-        let partner = match partners.get_mut(&key) {
-            Some((partner, used)) => {
-                *used = true;
-                &*partner
+        let Some(group) = groups.find(&sample.labels) else {
+            if let Some(fill) = fill_one {
+                result.extend(combine(
+                    &sample.labels,
+                    sample.value,
+                    &binary.matching.of(&sample.labels),
+                    fill,
+                ));
             }
-            None => match fill_one {
-                Some(value) => {
-                    filled = Sample { labels: key.clone(), value };
-                    &filled
-                }
-                None => continue,
-            },
+            continue;
         };
-        let Some(result) = combine(sample, partner) else { continue };
-        let identity = match binary.cardinality {
-            Cardinality::OneToOne => key,
-            _ => result.labels.clone(),
-        };
-        if taken.insert(identity, ()).is_some() {
-            return Err(QueryError::execution(match binary.cardinality {
-                Cardinality::OneToOne => {
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-                }
-                _ => "multiple matches for labels: grouping labels must ensure unique matches",
-            }));
-        }
-        results.push(result);
-    }
-    if let Some(value) = fill_many {
-        for (key, (partner, used)) in &partners {
-            if !used {
-                let filled = Sample { labels: key.clone(), value };
-                results.extend(combine(&filled, partner));
+        met[group] = true;
+        if let Some(found) = combine(&sample.labels, sample.value, &ones[group].labels, ones[group].value) {
+            if is_one_to_one && used[group] {
+                return Err(QueryError::execution(
+                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+                ));
             }
+            used[group] = true;
+            result.push(found);
         }
     }
-    Ok(results)
+    if let Some(fill) = fill_many {
+        for (sample, _) in ones.iter().zip(&met).filter(|(_, met)| !**met) {
+            result.extend(combine(&binary.matching.of(&sample.labels), fill, &sample.labels, sample.value));
+        }
+    }
+    if !is_one_to_one {
+        let mut seen = BTreeSet::new();
+        if result.iter().any(|sample| !seen.insert(&sample.labels)) {
+            return Err(QueryError::execution(
+                "multiple matches for labels: grouping labels must ensure unique matches",
+            ));
+        }
+    }
+    Ok(result)
 }
 
 fn result_labels(binary: &Binary, many: &Labels, one: &Labels) -> Labels {
-    let base = if drops_name(binary) { many.without_name() } else { many.clone() };
-    match &binary.cardinality {
-        Cardinality::OneToOne => match &binary.matching {
-            Grouping::Only(names) => base.filtered(|name| {
-                names.iter().any(|wanted| wanted == name) || (name == METRIC_NAME && !drops_name(binary))
-            }),
-            Grouping::Without(names) => base.filtered(|name| !names.iter().any(|unwanted| unwanted == name)),
-        },
-        Cardinality::ManyToOne(include) | Cardinality::OneToMany(include) => {
-            let mut labels = base.to_builder();
-            for name in include {
-                // A label that the one side lacks is removed.
-                labels.set(name.as_str(), one.get(name).unwrap_or_default());
-            }
-            labels.build()
+    let drops_name = drops_name(binary);
+    let included = match &binary.cardinality {
+        Cardinality::OneToOne => {
+            return many.filtered(|name| {
+                let kept = match &binary.matching {
+                    Grouping::Only(names) => names.iter().any(|kept| kept == name),
+                    Grouping::Without(names) => !names.iter().any(|dropped| dropped == name),
+                };
+                kept && !(drops_name && name == METRIC_NAME)
+            });
+        }
+        Cardinality::ManyToOne(included) | Cardinality::OneToMany(included) => included,
+    };
+    if included.is_empty() {
+        return if drops_name { many.without_name() } else { many.clone() };
+    }
+    let mut builder = many.to_builder();
+    if drops_name {
+        builder.remove(METRIC_NAME);
+    }
+    for name in included {
+        match one.value(name) {
+            Some(value) => builder.set(name.as_str(), value.clone()),
+            None => builder.remove(name),
         }
     }
+    builder.build()
 }

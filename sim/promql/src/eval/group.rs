@@ -48,7 +48,10 @@ impl Grouping {
     }
 }
 
-fn without<'l>(labels: &'l Labels, names: &'l [String]) -> impl Iterator<Item = (&'l Arc<str>, &'l Arc<str>)> {
+fn without<'l>(
+    labels: &'l Labels,
+    names: &'l [String],
+) -> impl Iterator<Item = (&'l Arc<str>, &'l Arc<str>)> {
     labels
         .pairs()
         .iter()

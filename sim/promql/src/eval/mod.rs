@@ -1,77 +1,52 @@
-//! Evaluation of a query at an instant, or at the steps of a range.
+//! Evaluation: the engine, its options, and the walk over a query's tree, one step at a time.
 
 mod aggregate;
 mod binary;
-mod call;
+mod group;
+mod select;
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use crate::ast::{At, Node, Selector, Subquery, When};
+use indexmap::IndexMap;
+
+use crate::ast::{At, Node, When};
 use crate::error::QueryError;
-use crate::labels::Labels;
+use crate::functions;
+use crate::hash::FixedState;
+use crate::labels::{Labels, METRIC_NAME};
 use crate::parse::Query;
-use crate::storage::{Storage, is_stale_marker};
+use crate::storage::Storage;
 use crate::value::{Annotations, Evaluation, InstantSample, RangeSeries, Value};
+
+pub(crate) use aggregate::nan_first;
+pub(crate) use select::Window;
 
 /// How queries are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How far an instant selector looks back, in milliseconds (5 minutes).
+    /// How old a sample may be that still counts as a series' value, in milliseconds; 5 minutes by default.
     pub lookback_ms: i64,
-    /// Whether windows include their left edge: `true` for Prometheus 2, `false` since 3.0.
+    /// Whether windows include their left edge, as in Prometheus 2; Prometheus 3 leaves it out.
     pub closed_left: bool,
-    /// The step of subqueries that name none, in milliseconds: the global evaluation interval (1 minute).
-    pub subquery_step_ms: i64,
-    /// The most steps of a range query (11,000).
-    pub steps_max: usize,
+    /// The step of subqueries that name none, in milliseconds: Prometheus' global evaluation interval, 1 minute.
+    pub default_step_ms: i64,
+    /// Whether functions and aggregations that Prometheus calls experimental may be used.
+    pub experimental: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { lookback_ms: 300_000, closed_left: false, subquery_step_ms: 60_000, steps_max: 11_000 }
+        Options { lookback_ms: 300_000, closed_left: false, default_step_ms: 60_000, experimental: false }
     }
 }
 
-/// Evaluates queries over a [`Storage`].
+/// Evaluates queries. Cheap to copy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine {
     options: Options,
 }
-
-/// A sample while it is computed with.
-#[derive(Clone, Debug)]
-struct Sample {
-    labels: Labels,
-    value: f64,
-}
-
-/// An intermediate result.
-#[derive(Clone, Debug)]
-enum Computed {
-    Scalar(f64),
-    Text(String),
-    Vector(Vec<Sample>),
-}
-
-/// The samples of one series in a window, without stale markers.
-struct Window<'a> {
-    labels: Labels,
-    times: Cow<'a, [i64]>,
-    values: Cow<'a, [f64]>,
-}
-
-/// One evaluation: where, how, and at which time.
-#[derive(Clone, Copy)]
-struct Instant<'a> {
-    storage: &'a Storage,
-    options: Options,
-    at_ms: i64,
-    /// The query's own bounds, for `@ start()` and `@ end()`.
-    bounds: (i64, i64),
-}
-
-type Outcome<T> = Result<T, QueryError>;
 
 impl Engine {
     /// An engine with these options.
@@ -79,33 +54,40 @@ impl Engine {
         Engine { options }
     }
 
-    /// Evaluates a query at one time, in milliseconds since the Unix epoch.
-    ///
-    /// # Errors
-    /// [`QueryError::Execution`] for what only shows over the series, e.g. many-to-many matches.
-    pub fn instant(&self, storage: &Storage, query: &Query, at_ms: i64) -> Outcome<Evaluation> {
-        let instant = Instant { storage, options: self.options, at_ms, bounds: (at_ms, at_ms) };
-        let value = match query.root.as_ref() {
-            Node::Range(selector, range_ms) => Value::Matrix(matrix(instant.windows(selector, *range_ms))),
-            Node::Subquery(subquery) => Value::Matrix(matrix(instant.subquery(subquery)?)),
-            node => match instant.eval(node)? {
-                Computed::Scalar(value) => Value::Scalar(value),
-                Computed::Text(text) => Value::Text(text),
-                Computed::Vector(samples) => {
-                    unique(&samples)?;
-                    let of =
-                        |sample: Sample| InstantSample { labels: sample.labels, at_ms, value: sample.value };
-                    Value::Vector(samples.into_iter().map(of).collect())
-                }
-            },
-        };
-        Ok(Evaluation { value, annotations: Annotations::default() })
+    /// The engine's options.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
-    /// Evaluates a query at `start`, `start + step`, … up to `end`.
+    /// The query's value at a time in milliseconds since the Unix epoch.
     ///
     /// # Errors
-    /// [`QueryError`] for ranges and strings, too many steps, and as [`Engine::instant`].
+    /// [`QueryError::Parse`] for an experimental function that is not enabled, [`QueryError::Execution`] in
+    /// Prometheus' words otherwise.
+    pub fn instant(&self, storage: &Storage, query: &Query, at_ms: i64) -> Result<Evaluation, QueryError> {
+        let evaluator = Evaluator::new(self.options, storage, query.text(), (at_ms, at_ms, 0))?;
+        let root = strip(&query.root);
+        let value = if matches!(root, Node::Range(..) | Node::Subquery(_)) {
+            Value::Matrix(evaluator.matrix(root, at_ms)?)
+        } else {
+            match evaluator.eval(root, at_ms)? {
+                Output::Scalar(value) => Value::Scalar(value),
+                Output::Text(text) => Value::Text(text),
+                Output::Vector(samples) => {
+                    check_unique(&samples)?;
+                    let of = |Sample { labels, value }| InstantSample { labels, at_ms, value };
+                    Value::Vector(samples.into_iter().map(of).collect())
+                }
+            }
+        };
+        Ok(Evaluation { value, annotations: evaluator.annotations.into_inner() })
+    }
+
+    /// The query's values from `start_ms` to `end_ms`, both included, every `step_ms`. Always a matrix, sorted by
+    /// labels; a scalar becomes one series without labels.
+    ///
+    /// # Errors
+    /// As [`Engine::instant`]; also when the step is not positive or the query gives neither scalar nor vector.
     pub fn range(
         &self,
         storage: &Storage,
@@ -113,219 +95,233 @@ impl Engine {
         start_ms: i64,
         end_ms: i64,
         step_ms: i64,
-    ) -> Outcome<Evaluation> {
+    ) -> Result<Evaluation, QueryError> {
         query.check_range()?;
-        let step_ms = step_ms.max(1);
-        let steps = usize::try_from((end_ms - start_ms) / step_ms).unwrap_or(0);
-        if steps > self.options.steps_max {
-            return Err(QueryError::Parse(format!(
-                "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
-                self.options.steps_max
-            )));
+        if step_ms <= 0 {
+            return Err(QueryError::execution(
+                "zero or negative query resolution step widths are not accepted",
+            ));
         }
-        let mut series: BTreeMap<Labels, Vec<(i64, f64)>> = BTreeMap::new();
-        let mut at_ms = start_ms;
-        while at_ms <= end_ms {
-            let instant = Instant { storage, options: self.options, at_ms, bounds: (start_ms, end_ms) };
-            match instant.eval(&query.root)? {
-                Computed::Scalar(value) => series.entry(Labels::default()).or_default().push((at_ms, value)),
-                Computed::Text(_) => {}
-                Computed::Vector(samples) => {
-                    unique(&samples)?;
-                    for sample in samples {
-                        series.entry(sample.labels).or_default().push((at_ms, sample.value));
-                    }
-                }
-            }
-            at_ms += step_ms;
-        }
-        let series = series.into_iter().map(|(labels, points)| RangeSeries { labels, points }).collect();
-        Ok(Evaluation { value: Value::Matrix(series), annotations: Annotations::default() })
+        let evaluator = Evaluator::new(self.options, storage, query.text(), (start_ms, end_ms, step_ms))?;
+        let steps = Steps { at: start_ms, end: end_ms, step: step_ms };
+        let mut series = evaluator.collect(&query.root, steps)?;
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(Evaluation { value: Value::Matrix(series), annotations: evaluator.annotations.into_inner() })
     }
 }
 
-/// A result has each label set once.
-fn unique(samples: &[Sample]) -> Outcome<()> {
-    let mut seen = std::collections::BTreeSet::new();
-    if samples.iter().all(|sample| seen.insert(&sample.labels)) {
-        Ok(())
-    } else {
-        Err(QueryError::execution("vector cannot contain metrics with the same labelset"))
+/// A series' value at one step.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub labels: Labels,
+    pub value: f64,
+}
+
+/// What a node gives at one step.
+#[derive(Clone, Debug)]
+pub(crate) enum Output {
+    Scalar(f64),
+    Text(String),
+    Vector(Vec<Sample>),
+}
+
+/// Times of evaluation, `end` included.
+pub(crate) struct Steps {
+    at: i64,
+    end: i64,
+    step: i64,
+}
+
+impl Iterator for Steps {
+    type Item = i64;
+
+    fn next(&mut self) -> Option<i64> {
+        let at = (self.at <= self.end).then_some(self.at)?;
+        self.at = at.saturating_add(self.step);
+        Some(at)
     }
 }
 
-fn matrix(windows: Vec<Window<'_>>) -> Vec<RangeSeries> {
-    let mut series: Vec<RangeSeries> = windows
-        .into_iter()
-        .map(|window| RangeSeries {
-            points: window.times.iter().copied().zip(window.values.iter().copied()).collect(),
-            labels: window.labels,
+/// The evaluation of one query.
+pub(crate) struct Evaluator<'a> {
+    pub options: Options,
+    pub storage: &'a Storage,
+    text: &'a str,
+    /// Start, end and step of the whole query.
+    pub bounds: (i64, i64, i64),
+    /// The series of each selector, by the selector's address in the tree.
+    selections: RefCell<BTreeMap<usize, Rc<[u32]>>>,
+    /// Values of constant nodes, by address.
+    constants: RefCell<BTreeMap<usize, Output>>,
+    annotations: RefCell<Annotations>,
+}
+
+impl<'a> Evaluator<'a> {
+    fn new(
+        options: Options,
+        storage: &'a Storage,
+        text: &'a str,
+        bounds: (i64, i64, i64),
+    ) -> Result<Self, QueryError> {
+        if options.lookback_ms < 0 || options.default_step_ms <= 0 {
+            return Err(QueryError::execution("the engine's lookback and default step must be positive"));
+        }
+        Ok(Evaluator {
+            options,
+            storage,
+            text,
+            bounds,
+            selections: RefCell::default(),
+            constants: RefCell::default(),
+            annotations: RefCell::default(),
         })
-        .collect();
-    series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    series
-}
+    }
 
-impl<'a> Instant<'a> {
-    fn eval(&self, node: &Node) -> Outcome<Computed> {
+    /// The value of a node that is no range.
+    pub(crate) fn eval(&self, node: &Node, at: i64) -> Result<Output, QueryError> {
         Ok(match node {
-            Node::Number(value) => Computed::Scalar(*value),
-            Node::Text(text) => Computed::Text(text.clone()),
-            Node::Selector(selector) => Computed::Vector(self.select(selector)),
+            Node::Number(value) => Output::Scalar(*value),
+            Node::Text(text) => Output::Text(text.clone()),
+            Node::Selector(selector) => Output::Vector(self.newest(selector, at)),
             Node::Range(..) | Node::Subquery(_) => {
-                return Err(QueryError::execution("a range vector has no value of its own"));
+                return Err(QueryError::execution("a range vector has no single value"));
             }
-            Node::Call(function, args) => self.call(*function, args)?,
-            Node::Aggregate(aggregate) => Computed::Vector(self.aggregate(aggregate)?),
-            Node::Binary(binary) => self.binary(binary)?,
-            Node::Negate(inner) => match self.eval(inner)? {
-                Computed::Scalar(value) => Computed::Scalar(-value),
-                Computed::Vector(samples) => {
-                    let negate = |sample: Sample| Sample {
-                        labels: sample.labels.without_name(),
-                        value: -sample.value,
-                    };
-                    Computed::Vector(samples.into_iter().map(negate).collect())
+            Node::Call(function, args) => functions::call(self, *function, args, at)?,
+            Node::Aggregate(aggregate) => Output::Vector(self.aggregate(aggregate, at)?),
+            Node::Binary(binary) => self.binary(binary, at)?,
+            Node::Negate(inner) => match self.eval(inner, at)? {
+                Output::Vector(mut samples) => {
+                    drop_names(&mut samples)?;
+                    samples.iter_mut().for_each(|sample| sample.value = -sample.value);
+                    Output::Vector(samples)
                 }
-                text @ Computed::Text(_) => text,
+                Output::Scalar(value) => Output::Scalar(-value),
+                text @ Output::Text(_) => text,
             },
-            Node::Constant(inner) => self.eval(inner)?,
+            Node::Constant(inner) => {
+                let key = std::ptr::from_ref(node).addr();
+                if let Some(known) = self.constants.borrow().get(&key) {
+                    return Ok(known.clone());
+                }
+                let value = self.eval(inner, at)?;
+                self.constants.borrow_mut().insert(key, value.clone());
+                value
+            }
         })
     }
 
-    fn scalar(&self, node: &Node) -> Outcome<f64> {
-        match self.eval(node)? {
-            Computed::Scalar(value) => Ok(value),
-            _ => Err(QueryError::execution("expected a scalar")),
+    /// The value of a node whose kind is a vector.
+    pub(crate) fn vector(&self, node: &Node, at: i64) -> Result<Vec<Sample>, QueryError> {
+        match self.eval(node, at)? {
+            Output::Vector(samples) => Ok(samples),
+            Output::Scalar(_) | Output::Text(_) => Err(QueryError::execution("expected an instant vector")),
         }
     }
 
-    fn text(&self, node: &Node) -> Outcome<String> {
-        match self.eval(node)? {
-            Computed::Text(text) => Ok(text),
+    /// The value of a node whose kind is a scalar.
+    pub(crate) fn scalar(&self, node: &Node, at: i64) -> Result<f64, QueryError> {
+        match self.eval(node, at)? {
+            Output::Scalar(value) => Ok(value),
+            Output::Vector(_) | Output::Text(_) => Err(QueryError::execution("expected a scalar")),
+        }
+    }
+
+    /// The text of a string literal.
+    pub(crate) fn string<'n>(&self, node: &'n Node) -> Result<&'n str, QueryError> {
+        match strip(node) {
+            Node::Text(text) => Ok(text),
             _ => Err(QueryError::execution("expected a string")),
         }
     }
 
-    fn vector(&self, node: &Node) -> Outcome<Vec<Sample>> {
-        match self.eval(node)? {
-            Computed::Vector(samples) => Ok(samples),
-            _ => Err(QueryError::execution("expected an instant vector")),
-        }
-    }
-
-    /// The moment that `@` and `offset` mean.
-    fn moment(&self, when: When) -> i64 {
-        let base = match when.at {
-            None => self.at_ms,
+    /// The time that a selector looks at when the evaluation is at `at`.
+    fn moment(&self, when: &When, at: i64) -> i64 {
+        let at = match when.at {
+            None => at,
             Some(At::Start) => self.bounds.0,
             Some(At::End) => self.bounds.1,
-            Some(At::Time(at_ms)) => at_ms,
+            Some(At::Time(time)) => time,
         };
-        base - when.offset_ms
+        at.saturating_sub(when.offset_ms)
     }
 
-    fn left_edge(&self, start_ms: i64) -> i64 {
-        // Windows are open at the left; one millisecond more closes them.
-        if self.options.closed_left { start_ms - 1 } else { start_ms }
-    }
-
-    fn select(&self, selector: &Selector) -> Vec<Sample> {
-        let until = self.moment(selector.when);
-        let after = self.left_edge(until - self.options.lookback_ms);
-        let found = self.storage.select(&selector.matchers).into_iter().map(|slot| self.storage.slot(slot));
-        found
-            .filter_map(|series| {
-                let (_, value) = series.newest(after, until)?;
-                Some(Sample { labels: series.labels.clone(), value })
-            })
-            .collect()
-    }
-
-    /// The newest samples of a selector with their own times.
-    fn select_times(&self, selector: &Selector) -> Vec<(Labels, i64)> {
-        let until = self.moment(selector.when);
-        let after = self.left_edge(until - self.options.lookback_ms);
-        let found = self.storage.select(&selector.matchers).into_iter().map(|slot| self.storage.slot(slot));
-        found.filter_map(|series| Some((series.labels.clone(), series.newest(after, until)?.0))).collect()
-    }
-
-    fn windows(&self, selector: &Selector, range_ms: i64) -> Vec<Window<'a>> {
-        let until = self.moment(selector.when);
-        let after = self.left_edge(until - range_ms);
-        let storage = self.storage;
-        let found = storage.select(&selector.matchers).into_iter().map(|slot| storage.slot(slot));
-        found
-            .filter_map(|series| {
-                let start = series.times.partition_point(|time| *time <= after);
-                let end = start + series.times[start..].partition_point(|time| *time <= until);
-                if start == end {
-                    return None;
+    /// Evaluates a node at each step; series in the order in which they first appear.
+    fn collect(&self, node: &Node, steps: Steps) -> Result<Vec<RangeSeries>, QueryError> {
+        let mut series: IndexMap<Labels, Vec<(i64, f64)>, FixedState> = IndexMap::default();
+        for at in steps {
+            match self.eval(node, at)? {
+                Output::Scalar(value) => series.entry(Labels::default()).or_default().push((at, value)),
+                Output::Text(_) => return Err(QueryError::execution("a string has no values over time")),
+                Output::Vector(samples) => {
+                    for (position, sample) in samples.into_iter().enumerate() {
+                        // A step mostly gives the series of the step before, in the same order.
+                        let points = match series.get_index(position) {
+                            Some((labels, _)) if labels.is_same(&sample.labels) => &mut series[position],
+                            _ => series.entry(sample.labels).or_default(),
+                        };
+                        if points.last().is_some_and(|(last, _)| *last == at) {
+                            return Err(same_labelset());
+                        }
+                        points.push((at, sample.value));
+                    }
                 }
-                let (times, values) = (&series.times[start..end], &series.values[start..end]);
-                if !series.has_markers || !values.iter().any(|value| is_stale_marker(*value)) {
-                    return Some(Window {
-                        labels: series.labels.clone(),
-                        times: Cow::Borrowed(times),
-                        values: Cow::Borrowed(values),
-                    });
-                }
-                let kept = times.iter().zip(values).filter(|(_, value)| !is_stale_marker(**value));
-                let (times, values): (Vec<i64>, Vec<f64>) = kept.map(|(time, value)| (*time, *value)).unzip();
-                (!times.is_empty()).then(|| Window {
-                    labels: series.labels.clone(),
-                    times: Cow::Owned(times),
-                    values: Cow::Owned(values),
-                })
-            })
-            .collect()
+            }
+        }
+        Ok(series.into_iter().map(|(labels, points)| RangeSeries { labels, points }).collect())
     }
 
-    fn subquery(&self, subquery: &Subquery) -> Outcome<Vec<Window<'static>>> {
-        let until = self.moment(subquery.when);
-        let after = self.left_edge(until - subquery.range_ms);
-        let step = subquery.step_ms.unwrap_or(self.options.subquery_step_ms).max(1);
-        // Steps lie on multiples of the step, whatever the query's time.
-        let mut at_ms = after.div_euclid(step) * step;
-        if at_ms <= after {
-            at_ms += step;
-        }
-        let mut series: BTreeMap<Labels, (Vec<i64>, Vec<f64>)> = BTreeMap::new();
-        while at_ms <= until {
-            let instant = Instant { at_ms, ..*self };
-            let samples = match instant.eval(&subquery.inner)? {
-                Computed::Vector(samples) => samples,
-                Computed::Scalar(value) => vec![Sample { labels: Labels::default(), value }],
-                Computed::Text(_) => Vec::new(),
-            };
-            for sample in samples {
-                let entry = series.entry(sample.labels).or_default();
-                entry.0.push(at_ms);
-                entry.1.push(sample.value);
-            }
-            at_ms += step;
-        }
-        let window = |(labels, (times, values))| Window {
-            labels,
-            times: Cow::Owned(times),
-            values: Cow::Owned(values),
-        };
-        Ok(series.into_iter().map(window).collect())
+    /// Remarks that the answer may be wrong.
+    pub(crate) fn warn(&self, message: &str, near: &str) {
+        let message = format!("PromQL warning: {message}{}", self.place(near));
+        self.annotations.borrow_mut().warnings.insert(message);
     }
 
-    /// The windows of a range argument, and the window's bounds.
-    fn range(&self, node: &Node) -> Outcome<(Vec<Window<'a>>, (i64, i64))> {
-        match node {
-            Node::Range(selector, range_ms) => {
-                let until = self.moment(selector.when);
-                Ok((self.windows(selector, *range_ms), (until - range_ms, until)))
-            }
-            Node::Subquery(subquery) => {
-                let until = self.moment(subquery.when);
-                Ok((self.subquery(subquery)?, (until - subquery.range_ms, until)))
-            }
-            Node::Constant(inner) => self.range(inner),
-            _ => Err(QueryError::execution("expected a range vector")),
+    /// Remarks that the query may not mean what was asked.
+    pub(crate) fn inform(&self, message: &str, near: &str) {
+        let message = format!("PromQL info: {message}{}", self.place(near));
+        self.annotations.borrow_mut().infos.insert(message);
+    }
+
+    fn place(&self, near: &str) -> String {
+        match self.text.find(near) {
+            Some(at) => format!(" ({})", crate::parse::position(self.text, at)),
+            None => String::new(),
         }
     }
+}
+
+/// The node behind [`Node::Constant`].
+pub(crate) fn strip(node: &Node) -> &Node {
+    match node {
+        Node::Constant(inner) => inner,
+        node => node,
+    }
+}
+
+/// Removes the metrics' names, and refuses series that differed in nothing else.
+pub(crate) fn drop_names(samples: &mut [Sample]) -> Result<(), QueryError> {
+    let names_differ = |two: &[Sample]| {
+        two[0].labels.value(METRIC_NAME).map(|n| &**n) != two[1].labels.value(METRIC_NAME).map(|n| &**n)
+    };
+    let several = samples.windows(2).any(names_differ);
+    for sample in samples.iter_mut() {
+        sample.labels = sample.labels.without_name();
+    }
+    if several { check_unique(samples) } else { Ok(()) }
+}
+
+/// Refuses vectors that hold a label set twice.
+pub(crate) fn check_unique(samples: &[Sample]) -> Result<(), QueryError> {
+    if samples.len() < 2 {
+        return Ok(());
+    }
+    let mut seen: IndexMap<&Labels, (), FixedState> = IndexMap::default();
+    if samples.iter().any(|sample| seen.insert(&sample.labels, ()).is_some()) {
+        return Err(same_labelset());
+    }
+    Ok(())
+}
+
+fn same_labelset() -> QueryError {
+    QueryError::execution("vector cannot contain metrics with the same labelset")
 }

@@ -141,7 +141,7 @@ fn histograms(evaluator: &Evaluator<'_>, samples: Vec<Sample>) -> Vec<(Labels, S
         let bound = sample.labels.get(BOUND).unwrap_or_default();
         let Some(upper) = parse_float(bound) else {
             evaluator.warn(
-                format!(
+                &format!(
                     "bucket label \"le\" is missing or has a malformed value of {} for metric name {}",
                     quote(bound),
                     quote(sample.labels.metric_name())
@@ -189,7 +189,7 @@ fn each(
         let (value, forced) = give(&mut buckets);
         if forced {
             evaluator.inform(
-                format!(
+                &format!(
                     "input to {function} needed to be fixed for monotonicity (see \
                      https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) \
                      for metric name {}",

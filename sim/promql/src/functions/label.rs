@@ -16,7 +16,9 @@ pub(super) fn replace(evaluator: &Evaluator<'_>, args: &[Node], at: i64) -> Resu
         QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}"))
     })?;
     if !evaluator.is_label_name(dst) {
-        return Err(QueryError::execution(format!("invalid destination label name in label_replace(): {dst}")));
+        return Err(QueryError::execution(format!(
+            "invalid destination label name in label_replace(): {dst}"
+        )));
     }
     let mut samples = evaluator.vector(&args[0], at)?;
     for sample in &mut samples {
@@ -42,7 +44,8 @@ pub(super) fn join(evaluator: &Evaluator<'_>, args: &[Node], at: i64) -> Result<
     }
     let mut samples = evaluator.vector(&args[0], at)?;
     for sample in &mut samples {
-        let values: Vec<&str> = sources.iter().map(|name| sample.labels.get(name).unwrap_or_default()).collect();
+        let values: Vec<&str> =
+            sources.iter().map(|name| sample.labels.get(name).unwrap_or_default()).collect();
         let joined = values.join(separator);
         set(sample, dst, &joined);
     }

@@ -154,7 +154,8 @@ const EXPERIMENTAL: [&str; 14] = [
 impl Function {
     /// The function of that name, if there is one.
     pub(crate) fn from_name(name: &str) -> Option<Function> {
-        let listed = TABLE.iter().find(|(known, _)| *known == name).map(|(name, body)| Function { name, body: *body });
+        let listed =
+            TABLE.iter().find(|(known, _)| *known == name).map(|(name, body)| Function { name, body: *body });
         listed.or_else(|| {
             SPECIAL.iter().find(|known| **known == name).map(|name| Function { name, body: Body::Special })
         })
@@ -163,7 +164,9 @@ impl Function {
     /// What it gives.
     pub(crate) fn gives(self) -> Kind {
         match self.name {
-            "time" | "scalar" | "pi" | "start" | "end" | "step" | "range" | "max_of" | "min_of" => Kind::Scalar,
+            "time" | "scalar" | "pi" | "start" | "end" | "step" | "range" | "max_of" | "min_of" => {
+                Kind::Scalar
+            }
             _ => Kind::Vector,
         }
     }
@@ -204,7 +207,9 @@ pub(crate) fn call(
         Body::Pick(body) => evaluator.over_windows(&args[0], at, true, body).map(Output::Vector),
         Body::Rate(kind) => rate::call(evaluator, &args[0], at, kind).map(Output::Vector),
         Body::Date(field) => {
-            let of = |value: f64| if value.is_finite() { field(&Civil::from_unix(value as i64)) } else { f64::NAN };
+            let of = |value: f64| {
+                if value.is_finite() { field(&Civil::from_unix(value as i64)) } else { f64::NAN }
+            };
             match args.first() {
                 Some(arg) => mapped(evaluator, arg, at, of),
                 None => Ok(unlabelled(of(seconds(at).floor()))),
@@ -290,7 +295,9 @@ fn special(evaluator: &Evaluator<'_>, name: &str, args: &[Node], at: i64) -> Res
             });
             Output::Vector(samples)
         }
-        "sort_by_label" | "sort_by_label_desc" => label::sort(evaluator, args, at, name == "sort_by_label_desc")?,
+        "sort_by_label" | "sort_by_label_desc" => {
+            label::sort(evaluator, args, at, name == "sort_by_label_desc")?
+        }
         "label_replace" => label::replace(evaluator, args, at)?,
         "label_join" => label::join(evaluator, args, at)?,
         "histogram_quantile" => histogram::quantile(evaluator, args, at)?,
@@ -322,8 +329,9 @@ fn special(evaluator: &Evaluator<'_>, name: &str, args: &[Node], at: i64) -> Res
                 }
             }
             Output::Vector(
-                evaluator
-                    .over_windows(&args[0], at, false, |window| over_time::smoothed(window, smoothing, trend))?,
+                evaluator.over_windows(&args[0], at, false, |window| {
+                    over_time::smoothed(window, smoothing, trend)
+                })?,
             )
         }
         _ => return Err(QueryError::execution(format!("unknown function \"{name}\""))),

@@ -80,15 +80,17 @@ pub(super) fn call(
 /// Remarks on a metric whose name is not a counter's. Only a selector's own name is looked at.
 fn inform_about_names(evaluator: &Evaluator<'_>, arg: &Node) {
     let Node::Range(selector, _) = crate::eval::strip(arg) else { return };
-    let Some(name) = selector.matchers.iter().find(|matcher| {
-        matcher.name == crate::METRIC_NAME && matcher.kind == crate::MatchKind::Equal
-    }) else {
+    let Some(name) = selector
+        .matchers
+        .iter()
+        .find(|matcher| matcher.name == crate::METRIC_NAME && matcher.kind == crate::MatchKind::Equal)
+    else {
         return;
     };
     let is_counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|end| name.value.ends_with(end));
     if !is_counter && !evaluator.storage.select(&selector.matchers).is_empty() {
         evaluator.inform(
-            format!(
+            &format!(
                 "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {}",
                 quote(&name.value)
             ),
