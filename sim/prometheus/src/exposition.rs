@@ -1,0 +1,109 @@
+//! Prometheus' text format: one sample per line.
+
+/// One line's sample: the text that names the series, its value, and its time in milliseconds if it has one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Line<'a> {
+    /// Name and labels as written, e.g. `up{job="x"}`: the same text is the same series.
+    pub series: &'a str,
+    pub value: f64,
+    pub at_ms: Option<i64>,
+}
+
+/// Reads a page line by line.
+///
+/// # Errors
+/// The first line that is no sample, with the reason.
+pub(crate) fn lines(page: &str) -> impl Iterator<Item = Result<Line<'_>, String>> {
+    page.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(line)
+}
+
+fn line(text: &str) -> Result<Line<'_>, String> {
+    let wrong = |why: &str| format!("{why} in line {text:?}");
+    let end = series_end(text).ok_or_else(|| wrong("unclosed label set"))?;
+    let series = text[..end].trim_end();
+    let mut rest = text[end..].split_ascii_whitespace();
+    let value = rest.next().ok_or_else(|| wrong("expected value after metric"))?;
+    let value = promql::parse_float(value).ok_or_else(|| wrong("expected a number as the value"))?;
+    let at_ms = match rest.next() {
+        None => None,
+        Some(time) => Some(time.parse().map_err(|_| wrong("expected timestamp or new record"))?),
+    };
+    if series.is_empty() || rest.next().is_some() {
+        return Err(wrong("unexpected text"));
+    }
+    Ok(Line { series, value, at_ms })
+}
+
+/// Where name and labels end.
+fn series_end(text: &str) -> Option<usize> {
+    let brace = text.find(['{', ' ', '\t'])?;
+    if !text[brace..].starts_with('{') {
+        return Some(brace);
+    }
+    let (mut quoted, mut escaped) = (false, false);
+    for (index, byte) in text.bytes().enumerate().skip(brace) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return Some(index + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The labels of a series' text, with `__name__`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(crate) fn labels(series: &str) -> Result<Vec<(String, String)>, String> {
+    let wrong = || format!("invalid labels in {series:?}");
+    let (name, rest) = match series.split_once('{') {
+        None => (series, ""),
+        Some((name, rest)) => (name.trim_end(), rest.strip_suffix('}').ok_or_else(wrong)?),
+    };
+    let mut labels = vec![("__name__".to_owned(), name.to_owned())];
+    let mut rest = rest.trim();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or_else(wrong)?;
+        let mut characters = after.trim_start().strip_prefix('"').ok_or_else(wrong)?.chars();
+        let mut value = String::new();
+        loop {
+            match characters.next().ok_or_else(wrong)? {
+                '"' => break,
+                '\\' => match characters.next().ok_or_else(wrong)? {
+                    'n' => value.push('\n'),
+                    other => value.push(other),
+                },
+                other => value.push(other),
+            }
+        }
+        labels.push((name.trim().to_owned(), value));
+        rest = characters.as_str().trim_start();
+        rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_read_line_by_line() {
+        let page = "# HELP a text\na{x=\"1, }\\\"\",y=\"b\"} 4.5 1000\nb 1e3\n\nc NaN\n";
+        let found: Vec<Line<'_>> = lines(page).map(Result::unwrap).collect();
+        assert_eq!(found[0], Line { series: "a{x=\"1, }\\\"\",y=\"b\"}", value: 4.5, at_ms: Some(1000) });
+        assert_eq!((found[1].series, found[1].value), ("b", 1000.0));
+        assert!(found[2].value.is_nan());
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            labels(found[0].series).unwrap(),
+            [pair("__name__", "a"), pair("x", "1, }\""), pair("y", "b")]
+        );
+        assert_eq!(labels("b").unwrap(), [pair("__name__", "b")]);
+        assert!(lines("a{x=\"1\" 2").next().unwrap().is_err());
+        assert!(lines("a b").next().unwrap().is_err());
+    }
+}

@@ -1,0 +1,318 @@
+//! Scraping: a loop per target, on the grid of its interval.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clock::Timestamp;
+use program::{Context, Tasks, latency};
+use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
+
+use crate::config::{Config, Job};
+use crate::discovery::Discovery;
+use crate::exposition;
+use crate::relabel::{self, Draft};
+
+/// Health of a target, as `/api/v1/targets` shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub job: Arc<Job>,
+    pub url: String,
+    /// As discovered.
+    pub discovered: Draft,
+    /// After relabelling, without `__` labels.
+    pub labels: Draft,
+    pub last: Option<LastScrape>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LastScrape {
+    pub at: Timestamp,
+    pub took: Duration,
+    pub error: String,
+}
+
+/// The targets that are scraped, by job and labels.
+#[derive(Clone, Default)]
+pub(crate) struct Targets(Arc<Mutex<BTreeMap<Key, Running>>>);
+
+type Key = (String, String, Draft);
+
+struct Running {
+    target: Target,
+    tasks: Tasks,
+    series: Arc<Mutex<Known>>,
+}
+
+/// The series of one target by the text that names them, and when they were last seen.
+#[derive(Default)]
+struct Known {
+    by_text: BTreeMap<String, (SeriesRef, u64)>,
+    scrape: u64,
+    report: Option<[SeriesRef; 3]>,
+}
+
+type Shared = Arc<Mutex<Storage>>;
+
+impl Targets {
+    /// All targets, in order.
+    pub(crate) fn list(&self) -> Vec<Target> {
+        self.lock().values().map(|running| running.target.clone()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Running>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Brings the loops to what is discovered now: new targets start, vanished ones end and go stale.
+    pub(crate) fn sync(&self, context: &Context, config: &Config, discovery: &Discovery, storage: &Shared) {
+        let mut wanted: BTreeMap<Key, Target> = BTreeMap::new();
+        for job in &config.jobs {
+            let job = Arc::new(job.clone());
+            let discovered = job.kubernetes.iter().flat_map(|found| discovery.targets(found));
+            let fixed = job.static_groups.iter().flat_map(|group| {
+                group.targets.iter().map(|address| {
+                    let mut labels = group.labels.clone();
+                    labels.insert("__address__".to_owned(), address.clone());
+                    labels
+                })
+            });
+            for draft in discovered.chain(fixed) {
+                if let Some(target) = target(&job, draft) {
+                    let key = (job.name.clone(), target.url.clone(), target.labels.clone());
+                    wanted.entry(key).or_insert(target);
+                }
+            }
+        }
+        let mut running = self.lock();
+        let now = context.clock.now().as_millisecond();
+        running.retain(|key, entry| {
+            let keep = wanted.contains_key(key);
+            if !keep {
+                entry.tasks.abort_all();
+                let mut known = entry.series.lock().expect("no holder of this lock panics");
+                known.end(&mut storage.lock().expect("no holder of this lock panics"), now);
+            }
+            keep
+        });
+        for (key, target) in wanted {
+            if running.contains_key(&key) {
+                continue;
+            }
+            let tasks = Tasks::default();
+            let series: Arc<Mutex<Known>> = Arc::default();
+            let scraper = Scraper {
+                context: context.clone(),
+                targets: self.clone(),
+                key: key.clone(),
+                target: target.clone(),
+                series: Arc::clone(&series),
+                storage: Arc::clone(storage),
+            };
+            tasks.spawn(scraper.run());
+            running.insert(key, Running { target, tasks, series });
+        }
+    }
+
+    /// Ends all loops.
+    pub(crate) fn stop(&self) {
+        self.lock().values().for_each(|running| running.tasks.abort_all());
+    }
+}
+
+/// The target of a draft, unless relabelling drops it.
+fn target(job: &Arc<Job>, discovered: Draft) -> Option<Target> {
+    let mut labels = discovered.clone();
+    let mut default = |name: &str, value: &str| {
+        labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    };
+    default("job", &job.name);
+    default("__metrics_path__", &job.path);
+    default("__scheme__", &job.scheme);
+    for (name, values) in &job.params {
+        if let Some(first) = values.first() {
+            default(&format!("__param_{name}"), first);
+        }
+    }
+    if !relabel::apply(&job.relabel, &mut labels) {
+        return None;
+    }
+    let mut address = labels.get("__address__").filter(|address| !address.is_empty())?.clone();
+    if !address.contains(':') {
+        address.push_str(if labels["__scheme__"] == "https" { ":443" } else { ":80" });
+    }
+    let query: Vec<String> = labels
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{}={value}", name.strip_prefix("__param_")?)))
+        .collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    let url = format!("{}://{address}{}{query}", labels["__scheme__"], labels["__metrics_path__"]);
+    labels.entry("instance".to_owned()).or_insert(address);
+    labels.retain(|name, _| !name.starts_with("__"));
+    Some(Target { job: Arc::clone(job), url, discovered, labels, last: None })
+}
+
+struct Scraper {
+    context: Context,
+    targets: Targets,
+    key: Key,
+    target: Target,
+    series: Arc<Mutex<Known>>,
+    storage: Shared,
+}
+
+impl Scraper {
+    async fn run(self) {
+        let clock = self.context.clock;
+        let interval = self.target.job.interval;
+        // Targets are spread over the interval by a hash of what they are, as Prometheus spreads them.
+        let seed = self
+            .target
+            .labels
+            .iter()
+            .fold(clock::Seed::new(0), |seed, (name, value)| seed.child(name).child(value));
+        let spread = seed.child(&self.target.url).value() as u128 % interval.as_nanos().max(1);
+        let now = clock.now().as_nanosecond().unsigned_abs();
+        let into = now % interval.as_nanos().max(1);
+        let wait = (spread + interval.as_nanos() - into) % interval.as_nanos().max(1);
+        let mut due = clock.elapsed() + Duration::from_nanos(u64::try_from(wait).unwrap_or(0));
+        loop {
+            clock.sleep_until_elapsed(due).await;
+            let at = clock.now();
+            let (result, took) = self.fetch().await;
+            let error = self.take(at, took, result);
+            if let Some(running) = self.targets.lock().get_mut(&self.key) {
+                running.target.last = Some(LastScrape { at, took, error });
+            }
+            while due <= clock.elapsed() {
+                due += interval;
+            }
+        }
+    }
+
+    async fn fetch(&self) -> (Result<Bytes, String>, Duration) {
+        let clock = self.context.clock;
+        let request = http::Request::get(&self.target.url)
+            .header(http::header::ACCEPT, "text/plain;version=0.0.4;q=1,*/*;q=0.1")
+            .header(http::header::USER_AGENT, "Prometheus")
+            .body(Bytes::new());
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return (Err(error.to_string()), Duration::ZERO),
+        };
+        let started = clock.elapsed();
+        let get = |error: &str| format!("Get {:?}: {error}", self.target.url);
+        match clock.timeout(self.target.job.timeout, self.context.network.send(request)).await {
+            Err(_) => (Err(get("context deadline exceeded")), self.target.job.timeout),
+            Ok(Err(error)) => (Err(get(&error.to_string())), clock.elapsed() - started),
+            Ok(Ok(response)) => {
+                let took = latency(&response);
+                if response.status() == http::StatusCode::OK {
+                    (Ok(response.into_body()), took)
+                } else {
+                    let status = response.status();
+                    let text = format!(
+                        "server returned HTTP status {} {}",
+                        status.as_u16(),
+                        status.canonical_reason().unwrap_or_default()
+                    );
+                    (Err(text), took)
+                }
+            }
+        }
+    }
+
+    /// Stores a scrape's samples; returns what went wrong, empty for nothing.
+    fn take(&self, at: Timestamp, took: Duration, result: Result<Bytes, String>) -> String {
+        let at_ms = at.as_millisecond();
+        let mut storage = self.storage.lock().expect("no holder of this lock panics");
+        let mut known = self.series.lock().expect("no holder of this lock panics");
+        known.scrape += 1;
+        let job = &self.target.job;
+        let stored = result.and_then(|body| {
+            let page = std::str::from_utf8(&body).map_err(|_| "the page is not UTF-8".to_owned())?;
+            let mut count: u64 = 0;
+            for line in exposition::lines(page) {
+                let line = line?;
+                count += 1;
+                if job.sample_limit > 0 && count > job.sample_limit {
+                    return Err("sample limit exceeded".to_owned());
+                }
+                let scrape = known.scrape;
+                let series = match known.by_text.get_mut(line.series) {
+                    Some((series, seen)) => {
+                        *seen = scrape;
+                        *series
+                    }
+                    None => {
+                        let Some(labels) = series_labels(job, &self.target.labels, line.series)? else {
+                            continue;
+                        };
+                        let series = storage.series(&labels);
+                        known.by_text.insert(line.series.to_owned(), (series, scrape));
+                        series
+                    }
+                };
+                let at_ms = line.at_ms.filter(|_| job.honor_timestamps).unwrap_or(at_ms);
+                // Out-of-order and duplicate samples are dropped, as Prometheus drops them.
+                let _ = storage.append(series, at_ms, line.value);
+            }
+            Ok(count)
+        });
+        if stored.is_err() {
+            known.scrape += 1;
+        }
+        known.mark_unseen(&mut storage, at_ms);
+        let report = *known.report.get_or_insert_with(|| {
+            ["up", "scrape_duration_seconds", "scrape_samples_scraped"].map(|name| {
+                let mut labels = self.target.labels.clone();
+                labels.insert("__name__".to_owned(), name.to_owned());
+                storage.series(&Labels::from_pairs(labels))
+            })
+        });
+        let up = f64::from(u8::from(stored.is_ok()));
+        let count = stored.as_ref().map_or(0.0, |count| *count as f64);
+        for (series, value) in report.into_iter().zip([up, took.as_secs_f64(), count]) {
+            let _ = storage.append(series, at_ms, value);
+        }
+        stored.err().unwrap_or_default()
+    }
+}
+
+/// The labels under which a series is stored; `None` if relabelling drops it.
+fn series_labels(job: &Job, target: &Draft, text: &str) -> Result<Option<Labels>, String> {
+    let mut labels: Draft = exposition::labels(text)?.into_iter().collect();
+    for (name, value) in target {
+        if job.honor_labels && labels.get(name).is_some_and(|own| !own.is_empty()) {
+            continue;
+        }
+        if let Some(own) = labels.insert(name.clone(), value.clone()) {
+            labels.insert(format!("exported_{name}"), own);
+        }
+    }
+    Ok(relabel::apply(&job.metric_relabel, &mut labels).then(|| Labels::from_pairs(labels)))
+}
+
+impl Known {
+    /// Ends series that the last scrape did not have.
+    fn mark_unseen(&mut self, storage: &mut Storage, at_ms: i64) {
+        let scrape = self.scrape;
+        self.by_text.retain(|_, (series, seen)| {
+            let keep = *seen == scrape;
+            if !keep {
+                let _ = storage.append(*series, at_ms, STALE_MARKER);
+            }
+            keep
+        });
+    }
+
+    /// Ends all series: the target is gone.
+    fn end(&mut self, storage: &mut Storage, at_ms: i64) {
+        self.scrape += 1;
+        self.mark_unseen(storage, at_ms);
+        for series in self.report.take().into_iter().flatten() {
+            let _ = storage.append(series, at_ms, STALE_MARKER);
+        }
+    }
+}
