@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
@@ -19,7 +19,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// A cluster's Services. Without [`Services::start`] there are none.
 #[derive(Default)]
 pub(crate) struct Services {
-    sources: OnceLock<Sources>,
+    sources: Mutex<Option<Arc<Sources>>>,
     changed: Arc<AtomicBool>,
     table: Mutex<Arc<Table>>,
 }
@@ -47,16 +47,16 @@ impl Services {
         sources.services.synced().await;
         sources.slices.synced().await;
         self.changed.store(true, Ordering::Relaxed);
-        let _ = self.sources.set(sources);
+        *self.sources.lock().expect("no holder of this lock panics") = Some(Arc::new(sources));
     }
 
     /// The tables as of now.
     pub(crate) fn table(&self) -> Arc<Table> {
         let mut table = self.table.lock().expect("no holder of this lock panics");
         if self.changed.swap(false, Ordering::Relaxed)
-            && let Some(sources) = self.sources.get()
+            && let Some(sources) = self.sources.lock().expect("no holder of this lock panics").clone()
         {
-            *table = Arc::new(Table::build(sources));
+            *table = Arc::new(Table::build(&sources));
         }
         Arc::clone(&table)
     }
@@ -72,11 +72,12 @@ pub(crate) struct ServiceEntry {
     pub addresses: Vec<IpAddr>,
     /// Addresses of pods that have a name in it.
     pub hostnames: BTreeMap<String, IpAddr>,
-    ports: Vec<PortEntry>,
+    pub ports: Vec<PortEntry>,
 }
 
+/// One of a Service's ports.
 #[derive(Debug)]
-struct PortEntry {
+pub(crate) struct PortEntry {
     port: u16,
     endpoints: Vec<SocketAddr>,
 }

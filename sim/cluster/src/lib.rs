@@ -13,7 +13,6 @@ mod scheduler;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use clock::{Clock, Seed};
@@ -38,6 +37,17 @@ pub struct Node {
     pub cpu_millis: u64,
     /// Its memory in bytes.
     pub memory_bytes: u64,
+}
+
+impl Node {
+    /// The labels of its object.
+    fn labels(&self) -> BTreeMap<&'static str, &str> {
+        BTreeMap::from([
+            ("kubernetes.io/hostname", self.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", "amd64"),
+        ])
+    }
 }
 
 /// What a cluster is made of.
@@ -82,7 +92,7 @@ impl Cluster {
         let net = wire.join(&name);
         net.services.start(&client, clock, &tasks).await;
         let events = EventRecorder::new(client.clone(), clock, &tasks);
-        let addresses = register(&client, clock, &nodes).await?;
+        let addresses = register(&client, clock, &net, &nodes).await?;
         scheduler::start(client.clone(), clock, &tasks, nodes, &events);
         let kubelet = kubelet::Kubelet::start(kubelet::Parts {
             client: client.clone(),
@@ -141,6 +151,7 @@ impl Cluster {
     /// Stops everything that runs in the cluster; its API server and objects stay.
     pub fn shutdown(&self) {
         self.tasks.abort_all();
+        self.kubelet.shutdown();
     }
 }
 
@@ -150,21 +161,25 @@ impl Drop for Cluster {
     }
 }
 
-/// Creates the Node objects; their addresses are 172.18.0.2 and up.
+/// Creates the Node objects, or finds those of an earlier start again.
 async fn register(
     client: &Client,
     clock: Clock,
+    net: &wire::ClusterNet,
     nodes: &[Node],
-) -> Result<BTreeMap<String, IpAddr>, kube::Error> {
+) -> Result<BTreeMap<String, kubelet::Host>, kube::Error> {
     let api: Api<NodeObject> = Api::all(client.clone());
     let mut addresses = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        let ip = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2u8.saturating_add(index as u8)));
-        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": {
-            "kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}});
+        let ip = net.node_ip(index);
+        let metadata = json!({"name": node.name, "labels": node.labels()});
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata});
         let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-        api.create(&PostParams::default(), &object).await?;
-        let amounts = json!({"cpu": format!("{}m", node.cpu_millis), "memory": node.memory_bytes.to_string(), "pods": "110"});
+        match api.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            result => drop(result?),
+        }
+        let amounts = json!({"cpu": format!("{}m", node.cpu_millis), "memory": node.memory_bytes.to_string(), "pods": scheduler::PODS_MAX.to_string()});
         let now = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let status = json!({"status": {
             "capacity": amounts, "allocatable": amounts,
@@ -176,7 +191,8 @@ async fn register(
                 "message": "kubelet is posting ready status", "lastHeartbeatTime": now, "lastTransitionTime": now}],
         }});
         api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        addresses.insert(node.name.clone(), ip);
+        let Node { name, cpu_millis, memory_bytes } = node.clone();
+        addresses.insert(name, kubelet::Host { ip, cpu_millis, memory_bytes });
     }
     Ok(addresses)
 }

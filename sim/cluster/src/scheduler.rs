@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
@@ -18,6 +18,12 @@ use serde_json::{Value, json};
 use crate::Node;
 use crate::controllers::milli_value;
 use crate::controllers::{EventRecorder, reference};
+
+/// Pods that a node takes, as the kubelet's default.
+pub(crate) const PODS_MAX: usize = 110;
+
+/// The scheduler of pods that name none.
+const NAME: &str = "default-scheduler";
 
 type Key = (String, String);
 
@@ -51,22 +57,26 @@ pub(crate) fn start(
             let wants_node = |pod: &Pod| {
                 pod.metadata.deletion_timestamp.is_none()
                     && pod.spec.as_ref().is_some_and(|spec| {
-                        spec.node_name.is_none()
-                            && spec.scheduler_name.as_deref() == Some("default-scheduler")
+                        spec.node_name.is_none() && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
                     })
+            };
+            let frees_room = match &change {
+                Change::Applied { old: Some(old), new } => has_ended(new) && !has_ended(old),
+                Change::Applied { old: None, .. } => false,
+                Change::Deleted(_) => true,
             };
             match change {
                 Change::Applied { old: None, new } if wants_node(new) => on_queue.add(key_of(new)),
-                // Room may have come free: those who wait are tried again.
-                Change::Deleted(_) => {
+                // Those who wait are tried again.
+                _ if frees_room => {
                     for key in on_waiting.lock().expect("no holder of this lock panics").drain(..) {
                         on_queue.add(key);
                     }
                 }
-                Change::Applied { .. } => {}
+                _ => {}
             }
         });
-    let events = events.component("default-scheduler", None);
+    let events = events.component(NAME, None);
     tasks.spawn(async move {
         pods.synced().await;
         // Bindings that the cache does not show yet.
@@ -101,6 +111,7 @@ pub(crate) fn start(
                         queue.retry(key);
                         continue;
                     }
+                    queue.forget(&key);
                     let text = format!("Successfully assigned {}/{} to {node}", key.0, key.1);
                     events.normal(&reference(&*pod), "Scheduled", text);
                 }
@@ -140,21 +151,26 @@ impl Load {
 fn choose<'a>(nodes: &'a [Node], loads: &BTreeMap<&str, Load>, pod: &Pod) -> Result<&'a str, String> {
     let wants = requests(pod);
     let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.clone()).unwrap_or_default();
-    let (mut no_cpu, mut no_memory, mut no_match) = (0, 0, 0);
+    let [mut no_cpu, mut no_memory, mut no_match, mut no_place] = [0; 4];
     let mut best: Option<(usize, u64, &str)> = None;
     for node in nodes {
         let load = &loads[node.name.as_str()];
-        if !selector.iter().all(|(name, value)| name == "kubernetes.io/hostname" && *value == node.name) {
+        let labels = node.labels();
+        if !selector.iter().all(|(name, value)| labels.get(name.as_str()) == Some(&value.as_str())) {
             no_match += 1;
             continue;
         }
         let cpu = load.requests.cpu_millis + wants.cpu_millis;
         let memory = load.requests.memory_bytes + wants.memory_bytes;
-        if cpu > node.cpu_millis {
-            no_cpu += 1;
-        } else if memory > node.memory_bytes {
-            no_memory += 1;
-        } else {
+        let (lacks_cpu, lacks_memory) = (
+            wants.cpu_millis > 0 && cpu > node.cpu_millis,
+            wants.memory_bytes > 0 && memory > node.memory_bytes,
+        );
+        let is_full = load.pods >= PODS_MAX;
+        no_cpu += usize::from(lacks_cpu);
+        no_memory += usize::from(lacks_memory);
+        no_place += usize::from(is_full);
+        if !(lacks_cpu || lacks_memory || is_full) {
             // Shares in thousandths: the same on every machine.
             let share = cpu * 1000 / node.cpu_millis.max(1) + memory * 1000 / node.memory_bytes.max(1);
             let same_owner = load.by_owner.get(&owner(pod)).copied().unwrap_or(0);
@@ -165,21 +181,27 @@ fn choose<'a>(nodes: &'a [Node], loads: &BTreeMap<&str, Load>, pod: &Pod) -> Res
         }
     }
     best.map(|(_, _, node)| node).ok_or_else(|| {
-        let reasons = [
+        if nodes.is_empty() {
+            return "no nodes available to schedule pods".to_owned();
+        }
+        let told = |mut reasons: Vec<(usize, &str)>| {
+            reasons.retain(|(count, _)| *count > 0);
+            let mut texts: Vec<String> =
+                reasons.iter().map(|(count, text)| format!("{count} {text}")).collect();
+            texts.sort_unstable();
+            format!("0/{} nodes are available: {}.", nodes.len(), texts.join(", "))
+        };
+        let filtered = told(vec![
             (no_cpu, "Insufficient cpu"),
             (no_memory, "Insufficient memory"),
+            (no_place, "Too many pods"),
             (no_match, "node(s) didn't match Pod's node affinity/selector"),
-        ];
-        let told: Vec<String> = reasons
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, text)| format!("{count} {text}"))
-            .collect();
-        if nodes.is_empty() {
-            "no nodes available to schedule pods".to_owned()
-        } else {
-            format!("0/{} nodes are available: {}.", nodes.len(), told.join(", "))
-        }
+        ]);
+        let preempted = told(vec![
+            (nodes.len() - no_match, "No preemption victims found for incoming pod"),
+            (no_match, "Preemption is not helpful for scheduling"),
+        ]);
+        format!("{filtered} preemption: {preempted}")
     })
 }
 
@@ -188,17 +210,34 @@ fn owner(pod: &Pod) -> String {
     owners.first().map_or_else(|| pod.metadata.uid.clone().unwrap_or_default(), |owner| owner.uid.clone())
 }
 
+/// What a pod asks for: all that runs together, or its largest init container with the sidecars before it.
 fn requests(pod: &Pod) -> Requests {
-    let mut sum = Requests::default();
-    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+    let of = |container: &Container| {
         let requested = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let amount = |name: &str| {
             requested.and_then(|all| all.get(name)).and_then(milli_value).unwrap_or(0).max(0) as u64
         };
-        sum.cpu_millis += amount("cpu");
-        sum.memory_bytes += amount("memory") / 1000;
+        Requests { cpu_millis: amount("cpu"), memory_bytes: amount("memory") / 1000 }
+    };
+    let plus = |one: Requests, other: Requests| Requests {
+        cpu_millis: one.cpu_millis + other.cpu_millis,
+        memory_bytes: one.memory_bytes + other.memory_bytes,
+    };
+    let (mut sidecars, mut most) = (Requests::default(), Requests::default());
+    let Some(spec) = &pod.spec else { return sidecars };
+    for container in spec.init_containers.iter().flatten() {
+        let at_its_time = plus(sidecars, of(container));
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars = at_its_time;
+        }
+        most.cpu_millis = most.cpu_millis.max(at_its_time.cpu_millis);
+        most.memory_bytes = most.memory_bytes.max(at_its_time.memory_bytes);
     }
-    sum
+    let together = spec.containers.iter().map(of).fold(sidecars, plus);
+    Requests {
+        cpu_millis: most.cpu_millis.max(together.cpu_millis),
+        memory_bytes: most.memory_bytes.max(together.memory_bytes),
+    }
 }
 
 async fn bind(client: &Client, key: &Key, pod: &Pod, node: &str) -> Result<(), kube::Error> {

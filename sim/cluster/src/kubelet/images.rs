@@ -18,8 +18,10 @@ pub(super) enum Pull {
     Present,
     /// Wait until another pull of it ends.
     Wait(watch::Receiver<()>),
-    /// Pull it, then drop the guard.
-    Start(PullGuard),
+    /// Pull it, then drop the guard. An image that is there already takes only a look.
+    Start { guard: PullGuard, is_present: bool },
+    /// Wait for somebody else to bring it: the pod must not pull.
+    Forbidden,
 }
 
 /// A pull in progress; whoever waits goes on when it is dropped.
@@ -42,12 +44,16 @@ impl Drop for PullGuard {
     }
 }
 
-/// Looks at what `node` has of `image`; `always` pulls even what is there.
-pub(super) fn want(shared: &Arc<super::Shared>, node: &str, image: &str, always: bool) -> Pull {
+/// Looks at what `node` has of `image`; `policy` is the container's `imagePullPolicy`.
+pub(super) fn want(shared: &Arc<super::Shared>, node: &str, image: &str, policy: &str) -> Pull {
     let key = (node.to_owned(), image.to_owned());
     let images = &shared.images;
-    if !always && images.present.lock().expect("no holder of this lock panics").contains(&key) {
-        return Pull::Present;
+    let is_present = images.present.lock().expect("no holder of this lock panics").contains(&key);
+    match policy {
+        "Never" if !is_present => return Pull::Forbidden,
+        "Always" => {}
+        _ if is_present => return Pull::Present,
+        _ => {}
     }
     let mut pulling = images.pulling.lock().expect("no holder of this lock panics");
     if let Some(waiting) = pulling.get(&key) {
@@ -55,5 +61,5 @@ pub(super) fn want(shared: &Arc<super::Shared>, node: &str, image: &str, always:
     }
     let (sender, receiver) = watch::channel(());
     pulling.insert(key.clone(), receiver);
-    Pull::Start(PullGuard { images: Arc::clone(shared), key, _waiting: sender })
+    Pull::Start { guard: PullGuard { images: Arc::clone(shared), key, _waiting: sender }, is_present }
 }

@@ -1,13 +1,16 @@
 //! The kubelet of all of a cluster's nodes: runs the programs behind the images of the pods bound to them.
 //!
-//! One task per pod ([`pod`]), one per container ([`container`]), one per probe ([`probe`]); what they find is the
+//! One task per pod ([`pod`]), one per container ([`container`]), one per probe ([`prober`]); what they find is the
 //! pod's [`status::PodState`], which one writer per pod brings to the API. Behaviour follows kubelet 1.33.
 
 mod container;
 mod cpu;
+mod hooks;
 mod images;
+mod launch;
 mod pod;
 mod probe;
+mod prober;
 mod status;
 mod volumes;
 
@@ -17,9 +20,10 @@ use std::sync::{Arc, Mutex};
 
 use clock::{Clock, Seed};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::DeleteParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Apis, Change, ExecOutput, ExitCode, Informer, LogStore, Tasks};
+use program::{Apis, Change, ExecOutput, Informer, LogStore, Tasks};
 
 use crate::controllers::{EventRecorder, PodCpu, PodMetrics};
 use crate::registry::Registry;
@@ -39,8 +43,16 @@ pub(crate) struct Parts {
     pub apis: Arc<dyn Apis>,
     pub logs: Arc<dyn LogStore>,
     pub events: EventRecorder,
-    /// Names and addresses of the nodes.
-    pub nodes: BTreeMap<String, IpAddr>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<String, Host>,
+}
+
+/// A node as its pods know it.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub ip: IpAddr,
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
 }
 
 /// The kubelet. Cheap to clone.
@@ -92,16 +104,40 @@ impl Kubelet {
 
     fn see(&self, pod: &Arc<Pod>) {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let Some(node_ip) = node.and_then(|node| self.0.parts.nodes.get(node)).copied() else { return };
+        let Some(host) = node.and_then(|node| self.0.parts.nodes.get(node)).cloned() else { return };
         let known = self.pods().get(uid(pod)).cloned();
         match known {
             Some(handle) => handle.update(pod),
-            None if has_ended(pod) => {}
+            // Over since before this kubelet's time: all that is left to do is to let it go.
+            None if has_ended(pod) => {
+                if pod.metadata.deletion_timestamp.is_some() {
+                    self.let_go(pod);
+                }
+            }
             None => {
-                let handle = PodHandle::start(Arc::clone(&self.0), Arc::clone(pod), node_ip);
+                let handle = PodHandle::start(Arc::clone(&self.0), Arc::clone(pod), host);
                 self.pods().insert(uid(pod).to_owned(), handle.clone());
                 handle.update(pod);
             }
+        }
+    }
+
+    fn let_go(&self, pod: &Pod) {
+        let parts = &self.0.parts;
+        let api: Api<Pod> =
+            Api::namespaced(parts.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        parts.tasks.spawn(async move {
+            // Whoever else deletes it is welcome to.
+            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
+        });
+    }
+
+    /// Ends all pods' processes at once; their objects stay.
+    pub(crate) fn shutdown(&self) {
+        let pods = std::mem::take(&mut *self.pods());
+        for pod in pods.into_values() {
+            pod.kill();
         }
     }
 
@@ -111,7 +147,7 @@ impl Kubelet {
         let (maps, secrets) = (self.clone(), self.clone());
         let api: Api<ConfigMap> = Api::all(parts.client.clone());
         Informer::start(&parts.tasks, parts.clock, api, watcher::Config::default(), move |change| {
-            if let Change::Applied { old: Some(_), new } = change {
+            if let Change::Applied { new, .. } = change {
                 maps.refresh(
                     volumes::Source::ConfigMap,
                     new.metadata.namespace.as_deref(),
@@ -121,7 +157,7 @@ impl Kubelet {
         });
         let api: Api<Secret> = Api::all(parts.client.clone());
         Informer::start(&parts.tasks, parts.clock, api, watcher::Config::default(), move |change| {
-            if let Change::Applied { old: Some(_), new } = change {
+            if let Change::Applied { new, .. } = change {
                 secrets.refresh(
                     volumes::Source::Secret,
                     new.metadata.namespace.as_deref(),
@@ -158,16 +194,8 @@ impl Kubelet {
     ) -> Result<ExecOutput, String> {
         let handle = self.pod(namespace, pod).ok_or_else(|| format!("pods \"{pod}\" not found"))?;
         let name = container.map_or_else(|| handle.first_container(), str::to_owned);
-        match handle.exec_table(&name) {
-            None => Err(format!("container {name:?} of pod {namespace}/{pod} is not running")),
-            Some(table) => match table.get() {
-                Some(exec) => Ok(exec.exec(argv).await),
-                None => Ok(ExecOutput {
-                    code: ExitCode(126),
-                    output: format!("{}: the program in this container runs no commands", argv.join(" ")),
-                }),
-            },
-        }
+        let output = handle.exec(&name, argv).await;
+        output.ok_or_else(|| format!("container {name:?} of pod {namespace}/{pod} is not running"))
     }
 
     fn pods(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, PodHandle>> {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clock::Clock;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use program::{ExecTable, settle};
+use program::{ExecTable, Peer};
 
-use crate::wire::PodEnd;
+use super::hooks;
+use super::pod::PodTask;
 
 /// When a probe runs, and how many answers in a row count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,12 @@ impl Schedule {
             failures: count(probe.failure_threshold, 3),
         }
     }
+
+    /// When the question after the one that was due at `due` is due; what has become too late is left out.
+    pub(super) fn due_after(&self, due: Duration, now: Duration) -> Duration {
+        let late = now.saturating_sub(due).as_nanos() / self.period.as_nanos();
+        due + self.period * (u32::try_from(late).unwrap_or(u32::MAX - 1) + 1)
+    }
 }
 
 /// Counts answers in a row.
@@ -72,20 +78,18 @@ impl Streak {
 pub(super) async fn ask(
     probe: &Probe,
     container: &Container,
-    end: &PodEnd,
+    pod: &PodTask,
     exec: &ExecTable,
-    clock: Clock,
     timeout: Duration,
 ) -> Result<(), String> {
+    let clock = pod.shared.parts.clock;
+    let end = pod.network.end();
     if let Some(action) = &probe.http_get {
-        return http(action, container, end, clock, timeout).await;
+        return http(action, container, pod, timeout).await;
     }
     if let Some(action) = &probe.exec {
         let argv = action.command.clone().unwrap_or_default();
-        let Some(exec) = exec.get() else {
-            return Err(format!("the container's program runs no commands such as {:?}", argv.join(" ")));
-        };
-        return match clock.timeout(timeout, exec.exec(argv.clone())).await {
+        return match clock.timeout(timeout, hooks::command(pod, exec, argv.clone())).await {
             Err(_) => {
                 Err(format!("command timed out: {:?} timed out after {}s", argv.join(" "), timeout.as_secs()))
             }
@@ -108,10 +112,10 @@ pub(super) async fn ask(
 async fn http(
     action: &HTTPGetAction,
     container: &Container,
-    end: &PodEnd,
-    clock: Clock,
+    pod: &PodTask,
     timeout: Duration,
 ) -> Result<(), String> {
+    let end = pod.network.end();
     let Some(port) = port(&action.port, container) else {
         return Err(format!("the container has no port {:?}", action.port));
     };
@@ -121,21 +125,14 @@ async fn http(
     for header in action.http_headers.iter().flatten() {
         request = request.header(&header.name, &header.value);
     }
-    let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
-    let started = clock.elapsed();
-    let answer = async {
-        let mut response = end.serve(port, request).await?;
-        settle(&clock, started, Duration::ZERO, &mut response).await;
-        Ok(response)
-    };
-    match clock.timeout(timeout, answer).await {
+    let mut request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
+    let cluster = std::sync::Arc::clone(&pod.shared.parts.net.name);
+    request.extensions_mut().insert(Peer { cluster, ip: pod.host.ip });
+    match pod.shared.parts.clock.timeout(timeout, end.serve(port, request)).await {
         Err(_) => Err(format!(
             "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         )),
-        Ok(Err(error)) => {
-            let error: program::DialError = error;
-            Err(format!("Get \"{uri}\": {error}"))
-        }
+        Ok(Err(error)) => Err(format!("Get \"{uri}\": {error}")),
         Ok(Ok(response)) if (200..400).contains(&response.status().as_u16()) => Ok(()),
         Ok(Ok(response)) => Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16())),
     }
@@ -167,5 +164,17 @@ mod tests {
         assert_eq!(reached, expected);
         assert_eq!(schedule.period, Duration::from_secs(10));
         assert_eq!(schedule.timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn questions_keep_to_their_times() {
+        let probe = Probe { period_seconds: Some(3), ..Probe::default() };
+        let schedule = Schedule::of(&probe);
+        for (due, answered, next) in
+            [(5_000, 5_000, 8_000), (5_000, 5_020, 8_000), (5_000, 8_000, 11_000), (5_000, 9_000, 11_000)]
+        {
+            let millis = Duration::from_millis;
+            assert_eq!(schedule.due_after(millis(due), millis(answered)), millis(next), "{answered}");
+        }
     }
 }

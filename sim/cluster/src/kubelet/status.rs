@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use clock::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -44,6 +44,20 @@ impl Default for Lifecycle {
     }
 }
 
+impl Lifecycle {
+    /// The container's turn has come.
+    pub(super) fn create(&mut self) {
+        if self.doing == (Doing::Waiting { reason: "PodInitializing", message: String::new() }) {
+            self.doing = Lifecycle::default().doing;
+        }
+    }
+}
+
+/// Whether an init container stays for the pod's life.
+pub(super) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
 /// One pod.
 #[derive(Clone, Debug)]
 pub(super) struct PodState {
@@ -51,6 +65,10 @@ pub(super) struct PodState {
     pub pod_ip: Option<IpAddr>,
     pub host_ip: IpAddr,
     pub initialized: bool,
+    /// An init container failed, and may not be tried again.
+    pub failed: bool,
+    /// All containers have ended for good; only sidecars may still run, for a while.
+    pub over: bool,
     pub terminating: bool,
     pub containers: BTreeMap<String, Lifecycle>,
     /// When each condition last changed.
@@ -61,35 +79,49 @@ impl PodState {
     pub(super) fn new(spec: &PodSpec, host_ip: IpAddr, now: Timestamp) -> Self {
         let inits = spec.init_containers.iter().flatten();
         let names = inits.chain(&spec.containers).map(|container| container.name.clone());
+        let initialized = spec.init_containers.as_ref().is_none_or(Vec::is_empty);
+        let mut containers: BTreeMap<_, _> = names.map(|name| (name, Lifecycle::default())).collect();
+        if !initialized {
+            for state in containers.values_mut() {
+                state.doing = Doing::Waiting { reason: "PodInitializing", message: String::new() };
+            }
+        }
         PodState {
             started: now,
             pod_ip: None,
             host_ip,
-            initialized: spec.init_containers.as_ref().is_none_or(Vec::is_empty),
+            initialized,
+            failed: false,
+            over: false,
             terminating: false,
-            containers: names.map(|name| (name, Lifecycle::default())).collect(),
+            containers,
             transitions: BTreeMap::new(),
         }
     }
 
-    pub(super) fn is_ready(&self, spec: &PodSpec) -> bool {
-        !self.terminating && spec.containers.iter().all(|container| self.containers[&container.name].ready)
+    /// Containers of the pod that must be ready for the pod to be: all but init containers that end.
+    fn unready<'a>(&self, spec: &'a PodSpec) -> Vec<&'a str> {
+        let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
+        let unready = spec.containers.iter().chain(sidecars).map(|container| container.name.as_str());
+        unready.filter(|name| self.terminating || !self.containers[*name].ready).collect()
     }
 
     fn phase(&self, spec: &PodSpec) -> &'static str {
         let of = |name: &String| &self.containers[name];
         let all: Vec<_> = spec.containers.iter().map(|container| of(&container.name)).collect();
         let restarts = spec.restart_policy.as_deref().unwrap_or("Always");
+        if self.failed {
+            return "Failed";
+        }
         if !self.initialized {
             return "Pending";
         }
-        let ended = |state: &&Lifecycle| matches!(state.doing, Doing::Ended(_));
-        if restarts != "Always" && all.iter().all(|state| ended(state)) {
+        if all.iter().all(|state| matches!(state.doing, Doing::Ended(_))) {
             let failed = all.iter().any(|state| matches!(&state.doing, Doing::Ended(end) if end.code != 0));
-            if !failed {
-                return "Succeeded";
-            } else if restarts == "Never" {
-                return "Failed";
+            match (self.terminating, restarts, failed) {
+                (true, _, true) | (_, "Never", true) => return "Failed",
+                (true, _, false) | (_, "Never" | "OnFailure", false) => return "Succeeded",
+                _ => {}
             }
         }
         let has_run =
@@ -100,37 +132,29 @@ impl PodState {
     /// The status to write; `known` is the pod as the API has it.
     pub(super) fn status(&mut self, spec: &PodSpec, known: &Pod, now: Timestamp) -> PodStatus {
         let phase = self.phase(spec);
-        let containers_ready = self.is_ready(spec);
         let before = known.status.clone().unwrap_or_default();
-        let done = phase == "Succeeded";
-        let unready: Vec<&str> = spec
-            .containers
-            .iter()
-            .filter(|container| !self.containers[&container.name].ready)
-            .map(|container| container.name.as_str())
-            .collect();
-        let unready = (!done).then(|| format!("containers with unready status: [{}]", unready.join(" ")));
+        let unready = self.unready(spec);
+        let containers_ready = unready.is_empty();
+        let (reason, message) = match phase {
+            "Succeeded" => ("PodCompleted", None),
+            "Failed" => ("PodFailed", None),
+            _ => (
+                "ContainersNotReady",
+                Some(format!("containers with unready status: [{}]", unready.join(" "))),
+            ),
+        };
+        let gates = closed_gates(spec, &before);
+        let (ready_reason, ready_message) = match (containers_ready, &gates) {
+            (true, Some(gates)) => ("ReadinessGatesNotReady", Some(gates.clone())),
+            _ => (reason, message.clone()),
+        };
+        let incomplete = self.incomplete(spec);
         let mut conditions = Vec::new();
         for (name, holds, reason, message) in [
             ("PodReadyToStartContainers", self.pod_ip.is_some(), None, None),
-            (
-                "Initialized",
-                self.initialized,
-                (!self.initialized).then_some("ContainersNotInitialized"),
-                None,
-            ),
-            (
-                "Ready",
-                containers_ready,
-                Some(if done { "PodCompleted" } else { "ContainersNotReady" }),
-                unready.clone(),
-            ),
-            (
-                "ContainersReady",
-                containers_ready,
-                Some(if done { "PodCompleted" } else { "ContainersNotReady" }),
-                unready,
-            ),
+            ("Initialized", self.initialized, Some("ContainersNotInitialized"), incomplete),
+            ("Ready", containers_ready && gates.is_none(), Some(ready_reason), ready_message),
+            ("ContainersReady", containers_ready, Some(reason), message),
         ] {
             let since = match self.transitions.get(name) {
                 Some((before, since)) if *before == holds => *since,
@@ -146,10 +170,11 @@ impl PodState {
                 ..PodCondition::default()
             });
         }
-        // The scheduler's condition stays.
-        conditions
-            .extend(before.conditions.into_iter().flatten().filter(|known| known.type_ == "PodScheduled"));
-        let statuses = |containers: &[k8s_openapi::api::core::v1::Container]| {
+        // Other people's conditions stay: the scheduler's, and those of readiness gates.
+        let own: Vec<String> = conditions.iter().map(|condition| condition.type_.clone()).collect();
+        let others = before.conditions.into_iter().flatten();
+        conditions.extend(others.filter(|known| !own.contains(&known.type_)));
+        let statuses = |containers: &[Container]| {
             let statuses = containers.iter().map(|container| self.container_status(container, known));
             Some(statuses.collect::<Vec<_>>()).filter(|statuses| !statuses.is_empty())
         };
@@ -168,11 +193,14 @@ impl PodState {
         }
     }
 
-    fn container_status(
-        &self,
-        container: &k8s_openapi::api::core::v1::Container,
-        known: &Pod,
-    ) -> ContainerStatus {
+    fn incomplete(&self, spec: &PodSpec) -> Option<String> {
+        let names = spec.init_containers.iter().flatten().map(|container| container.name.as_str());
+        let incomplete: Vec<&str> = names.filter(|name| !self.containers[*name].ready).collect();
+        (!incomplete.is_empty())
+            .then(|| format!("containers with incomplete status: [{}]", incomplete.join(" ")))
+    }
+
+    fn container_status(&self, container: &Container, known: &Pod) -> ContainerStatus {
         let state = &self.containers[&container.name];
         let image = container.image.clone().unwrap_or_default();
         let uid = known.metadata.uid.as_deref().unwrap_or_default();
@@ -197,7 +225,7 @@ impl PodState {
             image_id: if has_run { image.clone() } else { String::new() },
             image,
             container_id: has_run.then(|| id.clone()),
-            ready: state.ready && !self.terminating,
+            ready: state.ready && (!self.terminating || matches!(state.doing, Doing::Ended(_))),
             started: Some(state.started),
             restart_count: i32::try_from(state.restarts).unwrap_or(i32::MAX),
             state: Some(current),
@@ -205,6 +233,24 @@ impl PodState {
             ..ContainerStatus::default()
         }
     }
+}
+
+/// What keeps a pod whose containers are ready from being ready: a readiness gate whose condition is not true.
+fn closed_gates(spec: &PodSpec, status: &PodStatus) -> Option<String> {
+    let closed = spec.readiness_gates.iter().flatten().filter_map(|gate| {
+        let name = &gate.condition_type;
+        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == *name);
+        match condition {
+            None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+            Some(condition) if condition.status == "True" => None,
+            Some(condition) => {
+                let status = &condition.status;
+                Some(format!("the status of pod readiness gate {name:?} is not \"True\", but {status}"))
+            }
+        }
+    });
+    let closed: Vec<String> = closed.collect();
+    (!closed.is_empty()).then(|| closed.join(", "))
 }
 
 fn terminated(end: &Ended, id: &str) -> ContainerState {

@@ -1,14 +1,20 @@
 //! What a container finds in its environment and its mounted volumes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVarSource, KeyToPath, ObjectFieldSelector, Pod, Secret, Volume,
+    ConfigMap, Container, DownwardAPIVolumeFile, EnvVarSource, KeyToPath, ObjectFieldSelector, Pod,
+    ResourceFieldSelector, Secret, Volume,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Api, Client};
 use program::Files;
+
+use super::Host;
+use crate::controllers::milli_value;
 
 /// How long after a ConfigMap or Secret changed its mounted files do: within the kubelet's sync period of a minute.
 pub(super) const SYNC_DELAY: Duration = Duration::from_secs(60);
@@ -18,6 +24,21 @@ pub(super) const SYNC_DELAY: Duration = Duration::from_secs(60);
 pub(super) enum Source {
     ConfigMap,
     Secret,
+}
+
+/// The container that files and variables are for.
+pub(super) struct Place<'a> {
+    pub pod: &'a Pod,
+    pub container: &'a Container,
+    pub pod_ip: IpAddr,
+    pub host: &'a Host,
+}
+
+/// Whether volumes are mounted for a new container or brought up to date for a running one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mount {
+    First,
+    Update,
 }
 
 type Content = BTreeMap<String, Bytes>;
@@ -49,10 +70,11 @@ fn sources(volume: &Volume) -> Vec<(Source, String)> {
 /// The kubelet's message for a ConfigMap or Secret that does not exist.
 pub(super) async fn mount(
     client: &Client,
-    pod: &Pod,
-    container: &Container,
+    place: &Place<'_>,
     files: &Files,
+    mount_as: Mount,
 ) -> Result<(), String> {
+    let Place { pod, container, .. } = *place;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     for volume in volumes {
@@ -61,9 +83,11 @@ pub(super) async fn mount(
         if mounts.is_empty() {
             continue;
         }
-        let Some(content) = content(client, namespace, pod, volume).await? else { continue };
+        let Some(content) = content(client, namespace, place, volume).await? else { continue };
         for mount in mounts {
             match &mount.sub_path {
+                // The kubelet does not follow a single mounted file.
+                Some(_) if mount_as == Mount::Update => {}
                 Some(path) => {
                     if let Some(bytes) = content.get(path) {
                         files.write(mount.mount_path.clone(), bytes.clone());
@@ -80,7 +104,7 @@ pub(super) async fn mount(
 async fn content(
     client: &Client,
     namespace: &str,
-    pod: &Pod,
+    place: &Place<'_>,
     volume: &Volume,
 ) -> Result<Option<Content>, String> {
     let failed = |why: String| format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name);
@@ -96,11 +120,7 @@ async fn content(
         return Ok(Some(select(data, source.items.as_deref())));
     }
     if let Some(api) = &volume.downward_api {
-        let items = api.items.iter().flatten().filter_map(|item| {
-            let value = field(pod, item.field_ref.as_ref()?)?;
-            Some((item.path.clone(), Bytes::from(value)))
-        });
-        return Ok(Some(items.collect()));
+        return Ok(Some(downward(place, api.items.as_deref())));
     }
     if let Some(projected) = &volume.projected {
         let mut all = Content::new();
@@ -115,10 +135,26 @@ async fn content(
                 let data = secret(client, namespace, &source.name, optional).await.map_err(failed)?;
                 all.extend(select(data, source.items.as_deref()));
             }
+            if let Some(api) = &projection.downward_api {
+                all.extend(downward(place, api.items.as_deref()));
+            }
         }
         return Ok(Some(all));
     }
     Ok(None)
+}
+
+/// The files of the downward API.
+fn downward(place: &Place<'_>, items: Option<&[DownwardAPIVolumeFile]>) -> Content {
+    let items = items.into_iter().flatten().filter_map(|item| {
+        let value = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(selector), _) => field(place, selector)?,
+            (None, Some(selector)) => resource(place, selector),
+            (None, None) => return None,
+        };
+        Some((item.path.clone(), Bytes::from(value)))
+    });
+    items.collect()
 }
 
 fn select(data: Content, items: Option<&[KeyToPath]>) -> Content {
@@ -164,10 +200,9 @@ async fn secret(client: &Client, namespace: &str, name: &str, optional: bool) ->
 /// The kubelet's message for a reference that leads nowhere.
 pub(super) async fn environment(
     client: &Client,
-    pod: &Pod,
-    container: &Container,
-    pod_ip: &str,
+    place: &Place<'_>,
 ) -> Result<BTreeMap<String, String>, String> {
+    let Place { pod, container, .. } = *place;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut environment = BTreeMap::new();
     for source in container.env_from.iter().flatten() {
@@ -186,7 +221,7 @@ pub(super) async fn environment(
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(value), _) => Some(expand(value, &environment)),
-            (None, Some(source)) => referenced(client, pod, container, source, pod_ip).await?,
+            (None, Some(source)) => referenced(client, place, source).await?,
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
@@ -198,18 +233,14 @@ pub(super) async fn environment(
 
 async fn referenced(
     client: &Client,
-    pod: &Pod,
-    container: &Container,
+    place: &Place<'_>,
     source: &EnvVarSource,
-    pod_ip: &str,
 ) -> Result<Option<String>, String> {
+    let pod = place.pod;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
     if let Some(selector) = &source.field_ref {
-        if selector.field_path == "status.podIP" {
-            return Ok(Some(pod_ip.to_owned()));
-        }
-        return Ok(field(pod, selector));
+        return Ok(field(place, selector));
     }
     if let Some(key) = &source.config_map_key_ref {
         let optional = key.optional.unwrap_or(false);
@@ -230,17 +261,36 @@ async fn referenced(
         };
     }
     if let Some(selector) = &source.resource_field_ref {
-        let (part, name) = selector.resource.split_once('.').unwrap_or(("limits", &selector.resource));
-        let resources = container.resources.clone().unwrap_or_default();
-        let amounts = if part == "requests" { resources.requests } else { resources.limits };
-        let found = amounts.and_then(|amounts| amounts.get(name).map(|amount| amount.0.clone()));
-        return Ok(Some(found.unwrap_or_else(|| "0".to_owned())));
+        return Ok(Some(resource(place, selector)));
     }
     Ok(None)
 }
 
+/// A container's request or limit in units of the divisor, rounded up; a missing limit is what the node has.
+fn resource(place: &Place<'_>, selector: &ResourceFieldSelector) -> String {
+    let named = |name: &String| place.pod.spec.as_ref()?.containers.iter().find(|found| found.name == *name);
+    let container = selector.container_name.as_ref().and_then(named).unwrap_or(place.container);
+    let (part, name) = selector.resource.split_once('.').unwrap_or(("limits", &selector.resource));
+    let resources = container.resources.as_ref();
+    let amount = |amounts: Option<&BTreeMap<String, Quantity>>| amounts?.get(name).and_then(milli_value);
+    let limit = amount(resources.and_then(|resources| resources.limits.as_ref()));
+    let whole_node = || match name {
+        "cpu" => place.host.cpu_millis as i64,
+        "memory" => (place.host.memory_bytes as i64).saturating_mul(1000),
+        _ => 0,
+    };
+    let milli = match part {
+        "requests" => amount(resources.and_then(|resources| resources.requests.as_ref())).unwrap_or(0),
+        _ => limit.unwrap_or_else(whole_node),
+    };
+    let divisor =
+        selector.divisor.as_ref().and_then(milli_value).filter(|divisor| *divisor > 0).unwrap_or(1000);
+    (milli.max(0) as u64).div_ceil(divisor as u64).to_string()
+}
+
 /// A field of the pod that the downward API offers.
-fn field(pod: &Pod, selector: &ObjectFieldSelector) -> Option<String> {
+fn field(place: &Place<'_>, selector: &ObjectFieldSelector) -> Option<String> {
+    let pod = place.pod;
     let (metadata, spec) = (&pod.metadata, pod.spec.as_ref()?);
     let path = selector.field_path.as_str();
     let of_map = |prefix: &str, map: Option<&BTreeMap<String, String>>| {
@@ -261,7 +311,8 @@ fn field(pod: &Pod, selector: &ObjectFieldSelector) -> Option<String> {
         "spec.serviceAccountName" => {
             Some(spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()))
         }
-        "status.hostIP" => pod.status.as_ref().and_then(|status| status.host_ip.clone()),
+        "status.podIP" | "status.podIPs" => Some(place.pod_ip.to_string()),
+        "status.hostIP" | "status.hostIPs" => Some(place.host.ip.to_string()),
         _ => of_map("metadata.labels", metadata.labels.as_ref())
             .or_else(|| of_map("metadata.annotations", metadata.annotations.as_ref())),
     }
