@@ -86,7 +86,7 @@ fn parse_expr(text: &str) -> Result<Expr, QueryError> {
         return Err(QueryError::Parse(format!("{}: parse error: duration out of range", position(text, at))));
     }
     promql_parser::parser::parse(text).map_err(|message| {
-        if message == "invalid promql query" {
+        if message == "invalid promql query" || message.starts_with("unclosed") {
             let (at, reason) = diagnose(text);
             QueryError::Parse(format!("{}: parse error: {reason}", position(text, at)))
         } else {
@@ -95,12 +95,23 @@ fn parse_expr(text: &str) -> Result<Expr, QueryError> {
     })
 }
 
-/// Adds a position to a message: that of the name it quotes, if the text holds it, else the start.
+/// Adds a position to a message: that of the name it quotes, if the text holds it, else the start. The crate's names
+/// of types become Prometheus'.
 fn positioned(text: &str, message: &str) -> QueryError {
-    let message = message.replace('\'', "\"");
+    let mut message = message.replace('\'', "\"");
+    for (theirs, ours) in [("matrix", "range vector"), ("vector", "instant vector")] {
+        message = message.replace(&format!("type {theirs} in"), &format!("type {ours} in"));
+        if let Some(rest) = message.strip_suffix(&format!("got {theirs}")) {
+            message = format!("{rest}got {ours}");
+        }
+    }
     let quoted = message.split('"').nth(1).filter(|name| !name.is_empty());
-    let at = quoted.and_then(|name| text.find(name)).unwrap_or(0);
-    QueryError::Parse(format!("{}: parse error: {message}", position(text, at)))
+    let at = quoted.and_then(|name| {
+        let at = text.find(name)?;
+        // A wrong argument: behind the function's parenthesis.
+        Some(if message.starts_with("expected type") { at + name.len() + 1 } else { at })
+    });
+    QueryError::Parse(format!("{}: parse error: {message}", position(text, at.unwrap_or(0))))
 }
 
 /// Line and column of a byte offset, as Prometheus counts: from 1, columns in bytes.
@@ -162,7 +173,9 @@ fn diagnose(text: &str) -> (usize, String) {
         }
     }
     match open.last() {
-        Some((b'(', _)) if after_operand => (text.len(), "unclosed left parenthesis".to_owned()),
+        Some((b'(', _)) if after_operand && !text.trim_end().ends_with('(') => {
+            (text.len(), "unclosed left parenthesis".to_owned())
+        }
         Some((b'{', _)) => (text.len(), "unexpected end of input inside braces".to_owned()),
         Some((b'[', _)) => (text.len(), "unclosed left bracket".to_owned()),
         _ => (text.trim_end().len(), "unexpected end of input".to_owned()),
