@@ -19,7 +19,7 @@ use clock::{Clock, Seed};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use program::{Apis, ExecOutput, LogStore, Network, Tasks};
+use program::{Apis, ExecOutput, Identity, LogStore, Network, Tasks};
 use serde_json::json;
 
 pub use controllers::{
@@ -50,6 +50,9 @@ impl Node {
     }
 }
 
+/// A container's access to API servers, given who it is: its service account decides as whom it asks.
+pub type ApiAccess = Arc<dyn Fn(&Identity) -> Arc<dyn Apis> + Send + Sync>;
+
 /// What a cluster is made of.
 pub struct Options {
     /// Its name, which is also its name on the wire.
@@ -64,8 +67,8 @@ pub struct Options {
     pub wire: Wire,
     /// The programs behind images.
     pub registry: Arc<dyn Registry>,
-    /// The API servers that its pods can reach.
-    pub apis: Arc<dyn Apis>,
+    /// The API servers that its pods can reach, and as whom.
+    pub apis: ApiAccess,
     /// Where its containers' logs go.
     pub logs: Arc<dyn LogStore>,
     /// Its nodes.

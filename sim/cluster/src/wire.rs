@@ -232,6 +232,11 @@ impl Wire {
         self.state().cuts.remove(&pair(one, other));
     }
 
+    /// Whether the network between two clusters is cut.
+    pub fn is_cut(&self, one: &str, other: &str) -> bool {
+        self.state().cuts.contains(&pair(one, other))
+    }
+
     /// Adds `extra` to the latency of every request between two clusters (`outside` stands for everything outside);
     /// zero takes it away again.
     pub fn delay(&self, one: &str, other: &str, extra: Duration) {

@@ -151,12 +151,13 @@ async fn configure(
             workload: identity.workload.clone(),
             container: container.name.clone(),
         };
+        let apis = (parts.apis)(&identity);
         return Context {
             identity: Arc::new(identity),
             args: args.into(),
             env: Arc::new(environment),
             files,
-            apis: Arc::clone(&parts.apis),
+            apis,
             network: Arc::new(network.clone()),
             clock: parts.clock,
             seed: pod.seed.child(&container.name).child(&restarts.to_string()),

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::DeleteParams;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Apis, Change, ExecOutput, Informer, LogStore, Tasks};
+use program::{Change, ExecOutput, Informer, LogStore, Tasks};
 
 use crate::controllers::{EventRecorder, PodCpu, PodMetrics};
 use crate::registry::Registry;
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub wire: Wire,
     pub net: Arc<ClusterNet>,
     pub registry: Arc<dyn Registry>,
-    pub apis: Arc<dyn Apis>,
+    pub apis: crate::ApiAccess,
     pub logs: Arc<dyn LogStore>,
     pub events: EventRecorder,
     /// The nodes by name.

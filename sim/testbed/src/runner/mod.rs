@@ -103,7 +103,7 @@ pub fn run(loaded: &Loaded, options: &RunOptions) -> Outcome {
         scenario: loaded.scenario.metadata.name.clone(),
         file: loaded.file.clone(),
         seed,
-        start: spec.start,
+        start: spec.start(),
         virtual_time: Duration::ZERO,
         wall_time: None,
         status: Status::Failed(RunFailure {
@@ -121,9 +121,9 @@ pub fn run(loaded: &Loaded, options: &RunOptions) -> Outcome {
         Ok(workspace) => workspace,
         Err(error) => return unusable(error),
     };
-    clock::run_simulated(spec.start, |clock| async move {
+    clock::run_simulated(spec.start(), |clock| async move {
         let seed = Seed::new(seed);
-        let world = match World::start(&world_spec(loaded), clock, seed, workspace.path()).await {
+        let world = match World::start(&world_spec(loaded), clock, seed).await {
             Ok(world) => world,
             Err(error) => return unusable(error),
         };
@@ -216,7 +216,7 @@ impl Runner<'_> {
             scenario: self.loaded.scenario.metadata.name.clone(),
             file: self.loaded.file.clone(),
             seed: self.seed.value(),
-            start: spec.start,
+            start: spec.start(),
             virtual_time,
             wall_time: None,
             status,
@@ -228,34 +228,24 @@ impl Runner<'_> {
         }
     }
 
-    /// Carries out all steps and the last wait.
+    /// Carries out the testbed's steps, the scenario's, and the last wait.
     async fn steps(&self) -> Result<(), RunFailure> {
-        let spec = &self.loaded.scenario.spec;
-        for (index, step) in spec.steps.iter().enumerate() {
-            let what = || {
-                let name = step.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-                format!("step {}{name} ({})", index + 1, step.action())
-            };
-            self.step(index, step).await.map_err(|error| self.failure(step.at, &what(), error))?;
+        for source in self.loaded.testbed.as_deref().into_iter().chain([self.loaded]) {
+            for (index, step) in source.scenario.spec.steps.iter().enumerate() {
+                let what = || {
+                    let name = step.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+                    format!("step {}{name} ({})", index + 1, step.action())
+                };
+                let done = self.step(source, index, step).await;
+                done.map_err(|error| failure(source, step.at, &what(), error))?;
+            }
         }
-        if let Some(until) = &spec.until {
+        if let Some(until) = &self.loaded.scenario.spec.until {
             let event = Event::Step { action: "until", text: wish(until) };
             self.world.logs().record_now(&self.clock, event);
-            self.wait(until).await.map_err(|error| self.failure(until.at, "until", error))?;
+            self.wait(until).await.map_err(|error| failure(self.loaded, until.at, "until", error))?;
         }
         Ok(())
-    }
-
-    fn failure(&self, at: Position, what: &str, error: StepError) -> RunFailure {
-        let (kind, message) = match error {
-            StepError::Unmet(message) => (FailureKind::Unmet, message),
-            StepError::Unusable(message) => (FailureKind::Unusable, message),
-        };
-        RunFailure {
-            kind,
-            place: format!("{}:{at}", self.loaded.file),
-            message: format!("{what}: {message}"),
-        }
     }
 
     /// Starts the traffic that starts by itself, each at its time. Ends only on an error.
@@ -271,7 +261,7 @@ impl Runner<'_> {
                     self.clock.sleep_until_elapsed(base + moment.after).await;
                     self.start_traffic(&traffic.name)
                         .await
-                        .map_err(|error| self.failure(traffic.at, "traffic", StepError::Unusable(error)))
+                        .map_err(|error| failure(self.loaded, traffic.at, "traffic", StepError::Unusable(error)))
                 });
             }
         }
@@ -312,6 +302,14 @@ impl Runner<'_> {
     }
 }
 
+fn failure(source: &Loaded, at: Position, what: &str, error: StepError) -> RunFailure {
+    let (kind, message) = match error {
+        StepError::Unmet(message) => (FailureKind::Unmet, message),
+        StepError::Unusable(message) => (FailureKind::Unusable, message),
+    };
+    RunFailure { kind, place: format!("{}:{at}", source.file), message: format!("{what}: {message}") }
+}
+
 /// What a wait waits for, in words.
 fn wish(wait: &Wait) -> String {
     if let Some(object) = &wait.object {
@@ -343,9 +341,9 @@ fn world_spec(loaded: &Loaded) -> WorldSpec {
         },
     });
     let mesh = spec.mesh.as_ref().map(|mesh| MeshSpec {
-        control_plane: mesh.control_plane.clone(),
-        data: mesh.data.clone(),
-        telemetry: match mesh.telemetry {
+        control_plane: mesh.control_plane.clone().unwrap_or_default(),
+        data: mesh.data.clone().unwrap_or_default(),
+        telemetry: match mesh.telemetry.unwrap_or_default() {
             TelemetryField::Seconds => Telemetry::Seconds,
             TelemetryField::Milliseconds => Telemetry::Milliseconds,
         },
@@ -355,7 +353,6 @@ fn world_spec(loaded: &Loaded) -> WorldSpec {
 }
 
 /// The version that answered: the tag of the answering container's image.
-fn version_of(response: &program::Response) -> Option<String> {
-    let header = response.headers().get("x-coalmine-version")?;
-    header.to_str().ok().map(str::to_owned)
+fn version_of(response: &program::Response) -> Option<&str> {
+    response.extensions().get::<program::ServedBy>().map(|served_by| &*served_by.version)
 }

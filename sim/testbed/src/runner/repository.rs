@@ -22,7 +22,7 @@ pub(super) fn create(loaded: &Loaded, world: &World, workspace: &Path, at: Times
     {
         let commit = CommitInfo { author: AUTHOR.into(), at, message: "Initial commit".into() };
         let path = workspace.join(format!("repository-{index}.git"));
-        let repository = Repository::create(&path, &spec.branch, files, &commit)
+        let repository = Repository::create(&path, spec.branch(), files, &commit)
             .map_err(|error| format!("repository {}: {error}", spec.url))?;
         world.remotes().insert(&spec.url, repository);
     }

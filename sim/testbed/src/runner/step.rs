@@ -8,14 +8,19 @@ use super::objects::reason;
 use super::traffic::Stream;
 use super::{Runner, StepError, check, fault, query, repository};
 use crate::scenario::{
-    CanaryCheck, Delete, GetStep, GitStep, Located, ObjectCheck, Origin, PatchStep, PatchType, RequestCheck,
+    CanaryCheck, Delete, GetStep, GitStep, Loaded, Located, ObjectCheck, Origin, PatchStep, PatchType, RequestCheck,
     Step, TrafficStep, kind_of,
 };
 use crate::timeline::Event;
 
 impl Runner<'_> {
     /// Carries out one step, when its time has come.
-    pub(super) async fn step(&self, index: usize, step: &Located<Step>) -> Result<(), StepError> {
+    pub(super) async fn step(
+        &self,
+        source: &Loaded,
+        index: usize,
+        step: &Located<Step>,
+    ) -> Result<(), StepError> {
         if let Some(pause) = step.after {
             self.clock.sleep(pause.0).await;
         }
@@ -35,7 +40,7 @@ impl Runner<'_> {
         }
         let unusable = StepError::Unusable;
         if let Some(apply) = &step.apply {
-            let objects = &self.loaded.manifests[&index];
+            let objects = &source.manifests[&index];
             for cluster in apply.cluster.iter().chain(&apply.clusters) {
                 let source = apply.kustomize.as_ref().or(apply.folder.as_ref()).or(apply.file.as_ref());
                 let what = source.map_or_else(|| format!("{} objects", objects.len()), Clone::clone);

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Apply, GitChange, Located, Position, RepositoryFields, Scenario, ScenarioError};
+use super::{Apply, GitChange, Located, Position, RepositoryFields, Scenario, ScenarioError, Testbed};
 
 /// A scenario that has been read and checked, with the manifests and repository files that it names.
 #[derive(Clone, Debug)]
@@ -15,8 +15,10 @@ pub struct Loaded {
     pub file: String,
     /// The folder that its paths are relative to.
     pub folder: PathBuf,
-    /// The document.
+    /// The document, with what it took over from its testbed.
     pub scenario: Scenario,
+    /// The testbed that it starts from, as a scenario of its own.
+    pub testbed: Option<Box<Loaded>>,
     /// The objects of each `apply` step, by the step's index.
     pub(crate) manifests: BTreeMap<usize, Vec<Value>>,
     /// The files of each repository.
@@ -39,11 +41,59 @@ impl Loaded {
     /// # Errors
     /// Every problem that was found, with its place.
     pub fn parse(file: &str, folder: &Path, text: &str) -> Result<Loaded, ScenarioError> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let scenario: Scenario = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ScenarioError::of_yaml(file, &error))?;
-        let mut problems = super::validate::problems(&scenario);
-        let (mut manifests, mut repositories) = (BTreeMap::new(), Vec::new());
+        let scenario: Scenario = document(file, text)?;
+        let testbed = match &scenario.spec.testbed {
+            None => None,
+            Some(name) => {
+                let path = plain(&folder.join(&name.value));
+                let loaded = Loaded::read_testbed(&path).map_err(|error| match error.problems.as_slice() {
+                    [problem] if !path.exists() => ScenarioError::of(file, Some(name.at), problem),
+                    _ => error,
+                })?;
+                Some(Box::new(loaded))
+            }
+        };
+        Loaded::check(file, folder, scenario, testbed)
+    }
+
+    /// Reads and checks a testbed file.
+    ///
+    /// # Errors
+    /// Every problem that was found, with its place.
+    pub fn read_testbed(path: &Path) -> Result<Loaded, ScenarioError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ScenarioError::of(&file, None, error))?;
+        let testbed: Testbed = document(&file, &text)?;
+        Loaded::check(&file, path.parent().unwrap_or(Path::new("")), testbed.into(), None)
+    }
+
+    fn check(
+        file: &str,
+        folder: &Path,
+        mut scenario: Scenario,
+        testbed: Option<Box<Loaded>>,
+    ) -> Result<Loaded, ScenarioError> {
+        let mut wrong = Vec::new();
+        let mut contents = BTreeMap::new();
+        for repository in &scenario.spec.repositories {
+            let base = testbed.as_ref().and_then(|testbed| testbed.repository(&repository.url));
+            match content(folder, repository, base) {
+                Ok(files) => drop(contents.insert(repository.url.clone(), files)),
+                Err((at, error)) => wrong.push((at, format!("repository {}: {error}", repository.url))),
+            }
+        }
+        let setup = testbed.as_ref().map(|loaded| &loaded.scenario);
+        if let Some(setup) = setup {
+            scenario.spec.take_over(&setup.spec);
+        }
+        let files = |repository: &Located<RepositoryFields>| {
+            let theirs = || testbed.as_ref()?.repository(&repository.url).cloned();
+            contents.remove(&repository.url).or_else(theirs).unwrap_or_default()
+        };
+        let repositories = scenario.spec.repositories.iter().map(files).collect();
+        let mut problems = super::validate::problems(&scenario, setup);
+        problems.append(&mut wrong);
+        let mut manifests = BTreeMap::new();
         for (index, step) in scenario.spec.steps.iter().enumerate() {
             let Some(apply) = &step.apply else { continue };
             match objects(folder, apply) {
@@ -51,30 +101,31 @@ impl Loaded {
                 Err(error) => problems.push((step.at, format!("apply: {error}"))),
             }
         }
-        for repository in &scenario.spec.repositories {
-            match content(folder, repository) {
-                Ok(files) => repositories.push(files),
-                Err((at, error)) => problems.push((at, format!("repository {}: {error}", repository.url))),
-            }
-        }
         if problems.is_empty() {
-            return Ok(Loaded {
-                file: file.to_owned(),
-                folder: folder.to_owned(),
-                scenario,
-                manifests,
-                repositories,
-            });
+            let (file, folder) = (file.to_owned(), folder.to_owned());
+            return Ok(Loaded { file, folder, scenario, testbed, manifests, repositories });
         }
         problems.sort();
         let problems = problems.into_iter().map(|(at, problem)| format!("{file}:{at}: {problem}")).collect();
         Err(ScenarioError { problems })
     }
 
+    /// The files of the repository with a URL.
+    fn repository(&self, url: &str) -> Option<&BTreeMap<String, Bytes>> {
+        let all = self.scenario.spec.repositories.iter().zip(&self.repositories);
+        all.into_iter().find(|(repository, _)| repository.url == url).map(|(_, files)| files)
+    }
+
     /// The path of a file that the scenario names.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.folder.join(relative)
     }
+}
+
+/// Parses a document.
+fn document<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<T, ScenarioError> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| ScenarioError::of_yaml(file, &error))
 }
 
 /// The objects of an `apply` step.
@@ -170,16 +221,17 @@ fn slashed(path: &Path, root: &Path) -> String {
     parts.join("/")
 }
 
-/// The first content of a repository.
+/// The first content of a repository; `base` is that of the testbed's repository with the same URL.
 fn content(
     folder: &Path,
     repository: &Located<RepositoryFields>,
+    base: Option<&BTreeMap<String, Bytes>>,
 ) -> Result<BTreeMap<String, Bytes>, (Position, String)> {
     let mut files = match &repository.folder {
         Some(name) => {
             tree(&folder.join(name)).map_err(|error| (repository.at, format!("folder {name}: {error}")))?
         }
-        None => BTreeMap::new(),
+        None => base.cloned().unwrap_or_default(),
     };
     files.extend(repository.files.iter().map(|(path, text)| (path.clone(), Bytes::from(text.clone()))));
     for change in &repository.changes {

@@ -13,6 +13,8 @@ mod step;
 mod traffic;
 mod validate;
 
+pub use fixtures::Behaviour;
+
 pub use check::{
     CanaryCheck, GatewayOrigin, LogCheck, ObjectCheck, Origin, PodOrigin, QueryCheck, RequestCheck,
     RolloutCheck,
@@ -25,7 +27,7 @@ pub use files::Loaded;
 pub(crate) use files::changed;
 pub use format::{
     ApiVersion, ClusterFields, Golden, Kind, MeshFields, Metadata, RepositoryFields, RoleField, Scenario,
-    Spec, TelemetryField,
+    Spec, TelemetryField, Testbed, TestbedSpec,
 };
 pub use scalar::{Located, Moment, Position, Span};
 pub use step::{
@@ -35,10 +37,14 @@ pub use step::{
 pub use traffic::{Arrivals, Closed, Open, RatePoint, Traffic};
 pub(crate) use validate::{api_version_of, kind_of};
 
-/// How an image behaves.
-pub type Behaviour = serde_json::Value;
-
-/// The JSON Schema of scenario files.
+/// The JSON Schema of scenario and testbed files.
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(Scenario).to_value()
+    #[derive(schemars::JsonSchema)]
+    #[schemars(untagged, title = "Coalmine")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Document {
+        Scenario(Scenario),
+        Testbed(Testbed),
+    }
+    schemars::schema_for!(Document).to_value()
 }

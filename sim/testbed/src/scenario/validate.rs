@@ -14,14 +14,15 @@ const OUTSIDE: &str = "outside";
 
 type Problems = Vec<(Position, String)>;
 
-/// Everything that is wrong with a scenario, in order of finding.
-pub(super) fn problems(scenario: &Scenario) -> Problems {
+/// Everything that is wrong with a scenario, in order of finding. `setup` is its testbed.
+pub(super) fn problems(scenario: &Scenario, setup: Option<&Scenario>) -> Problems {
     let spec = &scenario.spec;
+    let earlier = setup.iter().flat_map(|setup| &setup.spec.steps);
     let mut check = Check {
         clusters: spec.clusters.iter().map(|cluster| cluster.name.as_str()).collect(),
         traffic: spec.traffic.iter().map(|traffic| traffic.name.as_str()).collect(),
         repositories: spec.repositories.iter().map(|repository| repository.url.as_str()).collect(),
-        marks: spec.steps.iter().filter_map(|step| step.mark.as_deref()).collect(),
+        marks: earlier.chain(&spec.steps).filter_map(|step| step.mark.as_deref()).collect(),
         at: Position { line: 1, column: 1 },
         problems: Vec::new(),
     };
@@ -66,8 +67,24 @@ impl<'a> Check<'a> {
         }
         if let Some(mesh) = &spec.mesh {
             self.at = mesh.at;
-            self.cluster(&mesh.control_plane);
-            mesh.data.iter().for_each(|cluster| self.cluster(cluster));
+            match &mesh.control_plane {
+                Some(cluster) => self.cluster(cluster),
+                None => self.problem("mesh: the field \"controlPlane\" is missing"),
+            }
+            for cluster in mesh.data.iter().flatten() {
+                self.cluster(cluster);
+                let is_data = |found: &Located<ClusterFields>| found.role == RoleField::Data;
+                if spec.clusters.iter().any(|found| found.name == *cluster && !is_data(found)) {
+                    self.problem(format!("mesh.data: the cluster {cluster:?} is a control plane: it runs no pods"));
+                }
+            }
+            if mesh.data.is_none() {
+                self.problem("mesh: the field \"data\" is missing: the clusters whose pods get sidecars");
+            }
+        }
+        for (image, behaviour) in &spec.images {
+            self.at = behaviour.at;
+            self.behaviour(image, behaviour);
         }
         for repository in &spec.repositories {
             for change in &repository.changes {
@@ -97,6 +114,12 @@ impl<'a> Check<'a> {
         self.at = Position { line: 1, column: 1 };
         if let Some(golden) = &spec.golden {
             self.cluster(&golden.cluster);
+        }
+    }
+
+    fn behaviour(&mut self, image: &str, behaviour: &Behaviour) {
+        if let Err(problem) = behaviour.check() {
+            self.problem(format!("the image {image}: {problem}"));
         }
     }
 
@@ -301,6 +324,7 @@ impl<'a> Check<'a> {
         step.assert.iter().for_each(|check| self.object(check));
         step.wait.iter().for_each(|wait| self.wait(wait));
         step.git.iter().for_each(|git| self.git(git));
+        step.image.iter().for_each(|image| self.behaviour(&image.name, &image.behaviour));
         if let Some(traffic) = &step.traffic {
             self.one_of("traffic", &[("start", traffic.start.is_some()), ("stop", traffic.stop.is_some())]);
             self.traffic_name(traffic.start.as_ref());

@@ -1,0 +1,357 @@
+//! One run's system: clusters, mesh, programs, network and git repositories.
+
+mod apis;
+mod client_pods;
+mod images;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use apiserver::{Admission, ApiServer, PodLogs};
+use clock::{Clock, Seed};
+use cluster::{Cluster, Node, Wire};
+use fixtures::{Behaviour, Behaviours};
+use gitops::git::Remotes;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use mesh::{ControlPlane, Injection};
+use program::{Network, Tasks};
+use serde_json::Value;
+
+use crate::timeline::{Event, Timeline};
+use apis::Servers;
+use client_pods::ClientPods;
+use images::Images;
+
+pub use apis::server_url;
+pub use mesh::Telemetry;
+
+/// What a world is made of.
+#[derive(Clone, Debug, Default)]
+pub struct WorldSpec {
+    /// The clusters, in order.
+    pub clusters: Vec<ClusterSpec>,
+    /// The mesh, if there is one.
+    pub mesh: Option<MeshSpec>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterSpec {
+    /// Its name.
+    pub name: String,
+    /// How many nodes it has.
+    pub nodes: u32,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// What a cluster is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It runs workloads.
+    Data,
+    /// It holds a mesh's configuration.
+    ControlPlane,
+}
+
+/// A service mesh.
+#[derive(Clone, Debug)]
+pub struct MeshSpec {
+    /// The cluster with the configuration.
+    pub control_plane: String,
+    /// The clusters of the mesh.
+    pub data: Vec<String>,
+    /// The unit of the duration histogram.
+    pub telemetry: Telemetry,
+    /// The proxies' version.
+    pub proxy: Option<String>,
+}
+
+/// The name under which [`World::client`] asks the API servers.
+pub const RUNNER: &str = "coalmine";
+/// The name under which clusters' own controllers and kubelets ask.
+const MACHINERY: &str = "system:coalmine";
+/// A node's CPU, in thousandths of a core.
+const NODE_CPU_MILLIS: u64 = 8_000;
+/// A node's memory, in bytes.
+const NODE_MEMORY: u64 = 32 << 30;
+/// The second octet of the first cluster's Service addresses.
+const FIRST_SERVICE_NET: u8 = 96;
+
+/// One run's system; it stops when it is dropped.
+pub struct World {
+    servers: Servers,
+    clusters: Vec<(String, Cluster)>,
+    images: Arc<Images>,
+    wire: Wire,
+    remotes: Remotes,
+    timeline: Timeline,
+    clock: Clock,
+    tasks: Tasks,
+}
+
+impl World {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// A sentence that names what is wrong with the specification.
+    pub async fn start(spec: &WorldSpec, clock: Clock, seed: Seed) -> Result<World, String> {
+        let tasks = Tasks::default();
+        let timeline = Timeline::default();
+        let wire = Wire::new(clock, seed.child("network"));
+        let server = |(index, cluster): (usize, &ClusterSpec)| {
+            let index = u8::try_from(index).map_err(|_| "a run has at most 100 clusters".to_owned())?;
+            let server = ApiServer::new(apiserver::Options {
+                name: cluster.name.clone(),
+                clock,
+                seed: seed.child(&cluster.name).child("api"),
+                service_cidr: [10, FIRST_SERVICE_NET + index.min(99)],
+            });
+            let logs = ClusterLogs { cluster: cluster.name.clone(), timeline: timeline.clone() };
+            server.set_pod_logs(Arc::new(logs));
+            Ok::<_, String>((cluster.name.clone(), server))
+        };
+        let servers: Vec<_> = spec.clusters.iter().enumerate().map(server).collect::<Result<_, _>>()?;
+        let servers = Servers { servers: servers.into(), wire: wire.clone(), clock };
+        let client = |name: &str| {
+            servers.client(name, MACHINERY).ok_or_else(|| format!("there is no cluster {name:?}"))
+        };
+        let remotes = Remotes::default();
+        let proxy = match &spec.mesh {
+            None => None,
+            Some(mesh) => {
+                let config = client(&mesh.control_plane)?;
+                create_definitions(&config, crd::manifests::ISTIO).await?;
+                let mut data = Vec::new();
+                for name in &mesh.data {
+                    data.push((name.clone(), client(name)?));
+                    let injection = Injection { version: mesh.proxy.clone().unwrap_or_else(default_proxy) };
+                    servers.get(name).expect("it has a client").set_admission(Arc::new(Injector(injection)));
+                }
+                let control_plane = ControlPlane::start(mesh::Options {
+                    config,
+                    data,
+                    telemetry: mesh.telemetry,
+                    clock,
+                    seed: seed.child("mesh"),
+                    tasks: tasks.clone(),
+                });
+                Some(control_plane.proxy())
+            }
+        };
+        let images = Arc::new(Images {
+            behaviours: Behaviours::default(),
+            client_pods: ClientPods::default(),
+            flagger: flagger::program(),
+            loadtester: fixtures::loadtester(),
+            prometheus: prometheus::program(),
+            argocd: gitops::program(remotes.clone()),
+            proxy,
+            used: Mutex::default(),
+        });
+        let mut clusters = Vec::new();
+        for cluster in spec.clusters.iter().filter(|cluster| cluster.role == Role::Data) {
+            let node = |number: u32| Node {
+                name: format!("{}-node-{number}", cluster.name),
+                cpu_millis: NODE_CPU_MILLIS,
+                memory_bytes: NODE_MEMORY,
+            };
+            let started = Cluster::start(cluster::Options {
+                name: cluster.name.clone(),
+                client: client(&cluster.name)?,
+                clock,
+                seed: seed.child(&cluster.name),
+                wire: wire.clone(),
+                registry: images.clone(),
+                apis: servers.access(),
+                logs: Arc::new(timeline.clone()),
+                nodes: (1..=cluster.nodes).map(node).collect(),
+            });
+            let started = started.await.map_err(|error| format!("cluster {}: {error}", cluster.name))?;
+            clusters.push((cluster.name.clone(), started));
+        }
+        Ok(World { servers, clusters, images, wire, remotes, timeline, clock, tasks })
+    }
+
+    /// A client of a cluster's API.
+    pub fn client(&self, cluster: &str) -> Option<Client> {
+        self.servers.client(cluster, RUNNER)
+    }
+
+    /// The clusters' names, in order.
+    pub fn clusters(&self) -> Vec<String> {
+        self.servers.servers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Git repositories by URL.
+    pub fn remotes(&self) -> &Remotes {
+        &self.remotes
+    }
+
+    /// Everything that was logged.
+    pub fn logs(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// A client outside the clusters, with the DNS of a cluster if one is given.
+    ///
+    /// # Errors
+    /// A sentence if there is no such cluster.
+    pub fn users(&self, dns_of: Option<&str>) -> Result<Arc<dyn Network>, String> {
+        if let Some(cluster) = dns_of {
+            self.running(cluster)?;
+        }
+        Ok(self.wire.outside("users", dns_of))
+    }
+
+    /// A pod that does nothing but send what the caller sends through it; made if it is not there.
+    ///
+    /// # Errors
+    /// A sentence if it cannot be made.
+    pub async fn client_pod(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<dyn Network>, String> {
+        self.running(cluster)?;
+        let client = self.client(cluster).expect("a running cluster has an API server");
+        self.images.client_pods.get(client, self.clock, (cluster, namespace, name)).await
+    }
+
+    /// Changes how an image behaves from now on.
+    ///
+    /// # Errors
+    /// The field and what is wrong with it.
+    pub fn set_behaviour(&self, image: &str, behaviour: &Behaviour) -> Result<(), String> {
+        self.images
+            .behaviours
+            .set(&self.clock, image, behaviour.clone())
+            .map_err(|problem| format!("image {image}: {problem}"))
+    }
+
+    /// The images that containers have run so far.
+    pub fn images_used(&self) -> BTreeSet<String> {
+        self.images.used.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// A cluster's API server.
+    pub fn api(&self, cluster: &str) -> Option<ApiServer> {
+        self.servers.get(cluster).cloned()
+    }
+
+    /// Cuts the network between two clusters. Connections to the API servers end, and those across the cut do not
+    /// come back.
+    pub fn cut(&self, one: &str, other: &str) {
+        self.wire.cut(one, other);
+        for cluster in [one, other] {
+            if let Some(server) = self.servers.get(cluster) {
+                server.drop_watches();
+            }
+        }
+    }
+
+    /// Mends a cut.
+    pub fn heal(&self, one: &str, other: &str) {
+        self.wire.heal(one, other);
+    }
+
+    /// Kills a container of a pod, the first unless one is named.
+    ///
+    /// # Errors
+    /// A sentence if there is no such container.
+    pub fn crash(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+    ) -> Result<(), String> {
+        if self.running(cluster)?.crash(namespace, pod, container, CRASH_CODE) {
+            return Ok(());
+        }
+        let container = container.map_or_else(|| "a container".to_owned(), |name| format!("container {name:?}"));
+        Err(format!("{container} of pod {namespace}/{pod} in {cluster} is not running"))
+    }
+
+    fn running(&self, name: &str) -> Result<&Cluster, String> {
+        let found = self.clusters.iter().find(|(cluster, _)| cluster == name).map(|(_, cluster)| cluster);
+        found.ok_or_else(|| {
+            let is_control_plane = self.servers.get(name).is_some();
+            match is_control_plane {
+                true => format!("cluster {name:?} is a control plane: it runs no pods"),
+                false => format!("there is no cluster {name:?}"),
+            }
+        })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+    }
+}
+
+/// The exit code of a crashed container.
+const CRASH_CODE: i32 = 1;
+
+fn default_proxy() -> String {
+    "1.4.5".to_owned()
+}
+
+/// Sidecar injection as an admission hook.
+struct Injector(Injection);
+
+impl Admission for Injector {
+    fn admit(&self, kind: &str, object: &mut Value, namespace: Option<&Value>) -> Result<(), String> {
+        if kind == "Pod" {
+            let labels = namespace.map_or(&Value::Null, |namespace| &namespace["metadata"]["labels"]);
+            self.0.inject(object, labels);
+        }
+        Ok(())
+    }
+}
+
+/// `pods/log` of one cluster, out of the timeline.
+struct ClusterLogs {
+    cluster: String,
+    timeline: Timeline,
+}
+
+impl PodLogs for ClusterLogs {
+    fn read(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+        tail: Option<usize>,
+    ) -> Result<String, String> {
+        let entries = self.timeline.entries();
+        let lines = entries.iter().filter_map(|entry| match &entry.event {
+            Event::Line { source, text } => {
+                let is_meant = source.cluster == self.cluster
+                    && source.namespace == namespace
+                    && source.pod == pod
+                    && container.is_none_or(|container| container == source.container);
+                is_meant.then_some(text.as_str())
+            }
+            _ => None,
+        });
+        let lines: Vec<&str> = lines.collect();
+        let from = tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+        Ok(lines[from..].iter().flat_map(|line| [*line, "\n"]).collect())
+    }
+}
+
+/// Creates the CustomResourceDefinitions of a manifest.
+async fn create_definitions(client: &Client, manifest: &str) -> Result<(), String> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let objects = gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
+    for object in objects {
+        let definition = serde_json::from_value(object).map_err(|error| error.to_string())?;
+        api.create(&PostParams::default(), &definition).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
