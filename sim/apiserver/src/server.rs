@@ -38,7 +38,8 @@ pub struct Options {
 
 /// An admission hook: what a mutating webhook would do.
 pub trait Admission: Send + Sync {
-    /// Looks at an object that is about to be created, and may change it. `namespace` is the object's Namespace, if it
+    /// Looks at an object that is about to be created, and may change it. `kind` has its group in front: `/Pod`,
+    /// `apps/Deployment`. `namespace` is the object's Namespace, if it
     /// has one. Called with the server locked: it must not call the API.
     ///
     /// # Errors

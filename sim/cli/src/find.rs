@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// How a scenario file begins; other YAML files in a folder are left alone.
-const MARKER: &str = "apiVersion: coalmine.dev/";
+/// What a scenario file says of itself; other YAML files in a folder are left alone, testbeds too.
+const MARKERS: [&str; 2] = ["apiVersion: coalmine.dev/", "kind: Scenario"];
 
 /// The scenario files that the paths name, in order, each folder's sorted.
 ///
@@ -20,7 +20,7 @@ pub fn scenarios(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
         let mut found = Vec::new();
         collect(path, &mut found)?;
         if found.is_empty() {
-            return Err(format!("{}: no scenario files (`{MARKER}…`) in this folder", path.display()));
+            return Err(format!("{}: no scenario files (`kind: Scenario`) in this folder", path.display()));
         }
         found.sort();
         files.extend(found);
@@ -37,7 +37,7 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), String> {
             collect(&path, found)?;
         } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
-            if text.lines().any(|line| line.starts_with(MARKER)) {
+            if MARKERS.iter().all(|marker| text.lines().any(|line| line.starts_with(marker))) {
                 found.push(path);
             }
         }

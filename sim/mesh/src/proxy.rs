@@ -1,6 +1,6 @@
 //! The proxy: a sidecar between a pod and its network, or a gateway of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,6 +30,10 @@ const CPU: Duration = Duration::from_micros(350);
 const STATS_PORT: u16 = 15090;
 /// The port of its health check.
 const HEALTH_PORT: u16 = 15021;
+/// The pod annotation that lists ports to which requests go past the proxy.
+const EXCLUDED_OUTBOUND: &str = "traffic.sidecar.istio.io/excludeOutboundPorts";
+/// How long a proxy serves on after SIGTERM (`terminationDrainDuration`), for load balancers to notice.
+const DRAIN: Duration = Duration::from_secs(5);
 /// The longest pause before a first retry; the pause is random up to it, and doubles per retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -61,11 +65,13 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
         labels,
     );
     let seed = control_plane.seed().child(&identity.namespace).child(&identity.pod);
+    let excluded = identity.annotations.get(EXCLUDED_OUTBOUND).map(String::as_str).unwrap_or_default();
     let envoy = Arc::new(Envoy {
         metrics: Metrics::new(control_plane.telemetry()),
         workload: Arc::new(workload),
         random: Mutex::new(seed.stream("envoy")),
         turns: Mutex::default(),
+        excluded_outbound: excluded.split(',').filter_map(|port| port.trim().parse().ok()).collect(),
         context: context.clone(),
         control_plane,
     });
@@ -92,6 +98,7 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     }
     context.log.print("info\tEnvoy proxy is ready");
     context.termination.requested().await;
+    context.clock.sleep(DRAIN).await;
     ExitCode::SUCCESS
 }
 
@@ -101,6 +108,8 @@ struct Envoy {
     workload: Arc<Workload>,
     metrics: Metrics,
     random: Mutex<Rng>,
+    /// Ports to which the pod's requests go past the proxy.
+    excluded_outbound: BTreeSet<u16>,
     /// Whose turn it is, by service, port and subset.
     turns: Mutex<BTreeMap<(Arc<str>, u16, String), usize>>,
 }
@@ -160,6 +169,9 @@ impl Envoy {
         let port = uri.port_u16().unwrap_or(80);
         // Traffic is captured on its way to an address: a name that does not resolve never gets here.
         let address = self.context.network.resolve(&dialled)?;
+        if self.excluded_outbound.contains(&port) {
+            return self.context.network.dial(SocketAddr::new(address, port), request).await;
+        }
         let config = self.control_plane.config();
         let caller = Caller {
             gateways: Vec::new(),

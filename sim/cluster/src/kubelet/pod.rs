@@ -41,6 +41,8 @@ pub(super) struct PodTask {
     pub network: PodNetwork,
     pub seed: Seed,
     pub tasks: Tasks,
+    /// The run's time at which the pod came to the kubelet.
+    pub added: Duration,
     latest: Mutex<Arc<Pod>>,
     state: Mutex<PodState>,
     changed: Notify,
@@ -74,6 +76,7 @@ impl PodHandle {
             network,
             seed,
             tasks: Tasks::default(),
+            added: shared.parts.clock.elapsed(),
             latest: Mutex::new(pod),
             state: Mutex::new(state),
             changed: Notify::new(),

@@ -42,6 +42,17 @@ impl Schedule {
         }
     }
 
+    /// When the first question is due. The kubelet looks every period from the moment at which the pod came to it
+    /// (`prober/worker.go`), and asks once the container has run for more than the delay's whole seconds: a delay of 5
+    /// seconds and a period of 10 give an answer after 10 seconds, not after 5.
+    pub(super) fn first(&self, added: Duration, started: Duration) -> Duration {
+        let earliest = (started + self.initial_delay).saturating_sub(added).as_nanos();
+        let looks = earliest.div_ceil(self.period.as_nanos());
+        // The worker comes first, then the container: a look at the very moment is too early.
+        let looks = looks + u128::from(looks * self.period.as_nanos() == earliest && !self.initial_delay.is_zero());
+        added + self.period * u32::try_from(looks).unwrap_or(u32::MAX)
+    }
+
     /// When the question after the one that was due at `due` is due; what has become too late is left out.
     pub(super) fn due_after(&self, due: Duration, now: Duration) -> Duration {
         let late = now.saturating_sub(due).as_nanos() / self.period.as_nanos();
@@ -164,6 +175,22 @@ mod tests {
         assert_eq!(reached, expected);
         assert_eq!(schedule.period, Duration::from_secs(10));
         assert_eq!(schedule.timeout, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_first_question_waits_for_the_pods_rhythm() {
+        let seconds = Duration::from_secs;
+        for (period, delay, started, first) in
+            [(10, 5, 0, 10), (10, 5, 8, 20), (3, 5, 0, 6), (3, 6, 0, 9), (10, 0, 0, 0), (2, 0, 3, 4)]
+        {
+            let probe = Probe {
+                period_seconds: Some(period),
+                initial_delay_seconds: Some(delay),
+                ..Probe::default()
+            };
+            let found = Schedule::of(&probe).first(seconds(100), seconds(100 + started));
+            assert_eq!(found, seconds(100 + first), "period {period}, delay {delay}, started {started}");
+        }
     }
 
     #[test]

@@ -147,11 +147,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// The first question comes `initialDelaySeconds` after the container's start, or now if that is past.
+    /// A container that was held back by its startup probe is asked at once after that; else questions come in the
+    /// pod's own rhythm.
     fn from(prober: &Prober) -> Self {
         let schedule = Schedule::of(&prober.probe);
         let now = prober.pod.shared.parts.clock.elapsed();
-        Asked { schedule, streak: Streak::default(), due: (prober.since + schedule.initial_delay).max(now) }
+        let (added, started) = (prober.pod.added, prober.since);
+        let due = if now > started { now } else { schedule.first(added, started) };
+        Asked { schedule, streak: Streak::default(), due }
     }
 
     /// Waits for the next question's time and asks; the verdict if a threshold is reached.

@@ -103,7 +103,10 @@ impl World {
             seed,
             wire: wire.clone(),
             registry: Arc::new(Images),
-            apis: { let client = client.clone(); Arc::new(move |_| Arc::new(OneApi(client.clone())) as Arc<dyn Apis>) },
+            apis: {
+                let client = client.clone();
+                Arc::new(move |_| Arc::new(OneApi(client.clone())) as Arc<dyn Apis>)
+            },
             logs: logs.clone(),
             nodes: vec![node("node-1"), node("node-2")],
         })

@@ -259,9 +259,9 @@ impl Runner<'_> {
                         Some(mark) => self.reached(mark).await,
                     };
                     self.clock.sleep_until_elapsed(base + moment.after).await;
-                    self.start_traffic(&traffic.name)
-                        .await
-                        .map_err(|error| failure(self.loaded, traffic.at, "traffic", StepError::Unusable(error)))
+                    self.start_traffic(&traffic.name).await.map_err(|error| {
+                        failure(self.loaded, traffic.at, "traffic", StepError::Unusable(error))
+                    })
                 });
             }
         }

@@ -8,8 +8,8 @@ use super::objects::reason;
 use super::traffic::Stream;
 use super::{Runner, StepError, check, fault, query, repository};
 use crate::scenario::{
-    CanaryCheck, Delete, GetStep, GitStep, Loaded, Located, ObjectCheck, Origin, PatchStep, PatchType, RequestCheck,
-    Step, TrafficStep, kind_of,
+    CanaryCheck, Delete, GetStep, GitStep, Loaded, Located, ObjectCheck, Origin, PatchStep, PatchType,
+    RequestCheck, Step, TrafficStep, kind_of,
 };
 use crate::timeline::Event;
 

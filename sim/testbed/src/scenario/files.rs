@@ -46,10 +46,11 @@ impl Loaded {
             None => None,
             Some(name) => {
                 let path = plain(&folder.join(&name.value));
-                let loaded = Loaded::read_testbed(&path).map_err(|error| match error.problems.as_slice() {
-                    [problem] if !path.exists() => ScenarioError::of(file, Some(name.at), problem),
-                    _ => error,
-                })?;
+                let loaded =
+                    Loaded::read_testbed(&path).map_err(|error| match error.problems.as_slice() {
+                        [problem] if !path.exists() => ScenarioError::of(file, Some(name.at), problem),
+                        _ => error,
+                    })?;
                 Some(Box::new(loaded))
             }
         };

@@ -75,7 +75,9 @@ impl<'a> Check<'a> {
                 self.cluster(cluster);
                 let is_data = |found: &Located<ClusterFields>| found.role == RoleField::Data;
                 if spec.clusters.iter().any(|found| found.name == *cluster && !is_data(found)) {
-                    self.problem(format!("mesh.data: the cluster {cluster:?} is a control plane: it runs no pods"));
+                    self.problem(format!(
+                        "mesh.data: the cluster {cluster:?} is a control plane: it runs no pods"
+                    ));
                 }
             }
             if mesh.data.is_none() {

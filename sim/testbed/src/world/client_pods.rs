@@ -68,8 +68,11 @@ impl ClientPods {
         loop {
             let pod = api.get(name).await.map_err(|error| format!("{what}: {error}"))?;
             let status = pod.status.unwrap_or_default();
-            let is_ready =
-                status.conditions.iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
+            let is_ready = status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|found| found.type_ == "Ready" && found.status == "True");
             let network = self.lock().get(&key).cloned();
             if let Some(network) = network.filter(|_| is_ready) {
                 return Ok(network);

@@ -272,7 +272,8 @@ impl World {
         if self.running(cluster)?.crash(namespace, pod, container, CRASH_CODE) {
             return Ok(());
         }
-        let container = container.map_or_else(|| "a container".to_owned(), |name| format!("container {name:?}"));
+        let container =
+            container.map_or_else(|| "a container".to_owned(), |name| format!("container {name:?}"));
         Err(format!("{container} of pod {namespace}/{pod} in {cluster} is not running"))
     }
 
@@ -306,7 +307,7 @@ struct Injector(Injection);
 
 impl Admission for Injector {
     fn admit(&self, kind: &str, object: &mut Value, namespace: Option<&Value>) -> Result<(), String> {
-        if kind == "Pod" {
+        if kind == "/Pod" {
             let labels = namespace.map_or(&Value::Null, |namespace| &namespace["metadata"]["labels"]);
             self.0.inject(object, labels);
         }
@@ -348,7 +349,8 @@ impl PodLogs for ClusterLogs {
 /// Creates the CustomResourceDefinitions of a manifest.
 async fn create_definitions(client: &Client, manifest: &str) -> Result<(), String> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let objects = gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
+    let objects =
+        gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
     for object in objects {
         let definition = serde_json::from_value(object).map_err(|error| error.to_string())?;
         api.create(&PostParams::default(), &definition).await.map_err(|error| error.to_string())?;
