@@ -67,12 +67,44 @@ kinds! {
 }
 
 fn through<K: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) -> Result<Value, String> {
-    let typed: K = serde_path_to_error::deserialize(object).map_err(|error| {
-        let path = error.path().to_string();
-        let what = error.into_inner().to_string();
-        if path == "." { what } else { format!("{path}: {what}") }
-    })?;
+    let typed = K::deserialize(object).map_err(|error| error.to_string())?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
+}
+
+/// The path of the field that keeps an object from decoding: the one without which the error goes away. Asked only when
+/// decoding has failed, so that a decoder that keeps track of paths need not be compiled for every kind.
+fn culprit(group_kind: &str, object: &Value) -> String {
+    let (mut pointer, mut path) = (String::new(), String::new());
+    loop {
+        let Some(here) = object.pointer(&pointer) else { return path };
+        let children: Vec<String> = match here {
+            Value::Object(fields) => fields.keys().cloned().collect(),
+            Value::Array(items) => (0..items.len()).map(|index| index.to_string()).collect(),
+            _ => return path,
+        };
+        let is_list = here.is_array();
+        let is_guilty = |child: &String| {
+            let child = format!("{pointer}/{}", child.replace('~', "~0").replace('/', "~1"));
+            let mut without = object.clone();
+            // An item of a list cannot be left out without shifting the others: an empty one stands in for it.
+            let stand_in = match without.pointer(&child) {
+                Some(Value::Object(_)) if is_list => Value::Object(serde_json::Map::new()),
+                Some(Value::String(_)) if is_list => Value::from(0),
+                _ => Value::Null,
+            };
+            if let Some(value) = without.pointer_mut(&child) {
+                *value = stand_in;
+            }
+            matches!(round_trip(group_kind, &without), Some(Ok(_)))
+        };
+        let Some(child) = children.into_iter().find(is_guilty) else { return path };
+        if is_list {
+            path.push_str(&format!("[{child}]"));
+        } else {
+            path.push_str(&format!("{}{child}", if path.is_empty() { "" } else { "." }));
+        }
+        pointer = format!("{pointer}/{}", child.replace('~', "~0").replace('/', "~1"));
+    }
 }
 
 /// Decodes an object of a built-in kind.
@@ -82,7 +114,10 @@ fn through<K: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) ->
 pub(crate) fn decode(group_kind: &str, object: &Value) -> Result<Decoded, String> {
     match round_trip(group_kind, object) {
         None => Ok(Decoded { object: object.clone(), unknown: Vec::new() }),
-        Some(Err(error)) => Err(error),
+        Some(Err(error)) => match culprit(group_kind, object).as_str() {
+            "" => Err(error),
+            path => Err(format!("{path}: {error}")),
+        },
         Some(Ok(decoded)) => {
             let mut unknown = Vec::new();
             missing(object, &decoded, "", &mut unknown);

@@ -84,7 +84,7 @@ fn scenarios_are_listed_and_the_schema_is_json() {
     assert!(stdout.starts_with("good ") && stdout.contains("Waits, and is content."), "{stdout}");
     let (code, stdout, _) = coalmine(&folder, &["schema"]);
     assert_eq!(code, 0);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["title"], "Scenario");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["title"], "Coalmine");
 }
 
 #[test]

@@ -6,19 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use clock::Clock;
-use futures::StreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::Tasks;
-
-/// The pause before the watch is tried again after an error.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::raw::{self, Raw};
 
 /// A change that an informer saw.
 #[derive(Debug)]
@@ -43,6 +39,9 @@ impl<K> Change<'_, K> {
         }
     }
 }
+
+/// What an informer calls with each change.
+pub(crate) type OnChange<K> = Box<dyn Fn(Change<'_, K>) + Send + Sync>;
 
 type Objects<K> = BTreeMap<(String, String), Arc<K>>;
 
@@ -71,35 +70,44 @@ where
         config: watcher::Config,
         on_change: impl Fn(Change<'_, K>) + Send + Sync + 'static,
     ) -> Self {
-        let objects: Arc<Mutex<Objects<K>>> = Arc::default();
+        Informer::start_boxed(tasks, clock, api, config, Box::new(on_change))
+    }
+
+    /// Compiled once per kind, not once per caller.
+    pub(crate) fn start_boxed(
+        tasks: &Tasks,
+        clock: Clock,
+        api: Api<K>,
+        config: watcher::Config,
+        on_change: OnChange<K>,
+    ) -> Self {
         let (done, synced) = watch::channel(false);
-        let informer = Informer { objects: Arc::clone(&objects), synced };
-        tasks.spawn(async move {
-            let mut events = std::pin::pin!(watcher(api, config));
-            let mut listed: Option<Objects<K>> = None;
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(watcher::Event::Init) => listed = Some(BTreeMap::new()),
-                    Ok(watcher::Event::InitApply(object)) => {
-                        listed.get_or_insert_default().insert(key(&object), Arc::new(object));
-                    }
-                    Ok(watcher::Event::InitDone) => {
-                        replace(&objects, listed.take().unwrap_or_default(), &on_change);
-                        done.send_replace(true);
-                    }
-                    Ok(watcher::Event::Apply(object)) => {
-                        let new = Arc::new(object);
-                        let old = lock(&objects).insert(key(new.as_ref()), Arc::clone(&new));
-                        on_change(Change::Applied { old: old.as_ref(), new: &new });
-                    }
-                    Ok(watcher::Event::Delete(object)) => {
-                        lock(&objects).remove(&key(&object));
-                        on_change(Change::Deleted(&Arc::new(object)));
-                    }
-                    Err(_) => clock.sleep(RETRY).await,
+        let informer = Informer { objects: Arc::default(), synced };
+        let objects = Arc::clone(&informer.objects);
+        let mut listed: Objects<K> = BTreeMap::new();
+        let take = move |event: watcher::Event<Raw>| match event {
+            watcher::Event::Init => listed.clear(),
+            watcher::Event::InitApply(raw) => {
+                if let Some(object) = raw.typed::<K>() {
+                    listed.insert(key(&object), Arc::new(object));
                 }
             }
-        });
+            watcher::Event::InitDone => {
+                replace(&objects, std::mem::take(&mut listed), &on_change);
+                done.send_replace(true);
+            }
+            watcher::Event::Apply(raw) => {
+                let Some(new) = raw.typed::<K>().map(Arc::new) else { return };
+                let old = lock(&objects).insert(key(new.as_ref()), Arc::clone(&new));
+                on_change(Change::Applied { old: old.as_ref(), new: &new });
+            }
+            watcher::Event::Delete(raw) => {
+                let Some(object) = raw.typed::<K>() else { return };
+                lock(&objects).remove(&key(&object));
+                on_change(Change::Deleted(&Arc::new(object)));
+            }
+        };
+        raw::watch(tasks, clock, raw::api_of(api), config, Box::new(take));
         informer
     }
 
@@ -130,7 +138,7 @@ fn key<K: Resource>(object: &K) -> (String, String) {
 }
 
 /// Takes a fresh list in place of the cache: what is missing in it has been deleted meanwhile.
-fn replace<K: Resource>(objects: &Mutex<Objects<K>>, listed: Objects<K>, on_change: &impl Fn(Change<'_, K>)) {
+fn replace<K: Resource>(objects: &Mutex<Objects<K>>, listed: Objects<K>, on_change: &OnChange<K>) {
     let before = std::mem::replace(&mut *lock(objects), listed.clone());
     for (key, object) in &before {
         if !listed.contains_key(key) {

@@ -10,9 +10,11 @@ mod api;
 mod context;
 mod files;
 mod informer;
+mod instances;
 mod logs;
 mod network;
 mod process;
+mod raw;
 mod usage;
 mod workqueue;
 
@@ -20,6 +22,7 @@ pub use api::{Apis, ConnectError, connect_kubeconfig};
 pub use context::{Context, Identity, Main, program};
 pub use files::Files;
 pub use informer::{Change, Informer};
+pub use instances::instances;
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
     DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,

@@ -49,7 +49,8 @@ impl Schedule {
         let earliest = (started + self.initial_delay).saturating_sub(added).as_nanos();
         let looks = earliest.div_ceil(self.period.as_nanos());
         // The worker comes first, then the container: a look at the very moment is too early.
-        let looks = looks + u128::from(looks * self.period.as_nanos() == earliest && !self.initial_delay.is_zero());
+        let looks =
+            looks + u128::from(looks * self.period.as_nanos() == earliest && !self.initial_delay.is_zero());
         added + self.period * u32::try_from(looks).unwrap_or(u32::MAX)
     }
 

@@ -254,7 +254,9 @@ pub(super) fn recheck_in(
         return None;
     }
     let due = progress.last_update_time.as_ref()?.0 + deadline + SignedDuration::from_secs(1);
-    Some(Duration::try_from(due.duration_since(now)).unwrap_or(Duration::from_secs(1)))
+    // What is due already is looked at again soon, but not at this very moment: time must pass in between.
+    let soon = Duration::from_secs(1);
+    Some(Duration::try_from(due.duration_since(now)).unwrap_or(soon).max(soon))
 }
 
 #[cfg(test)]
@@ -318,6 +320,9 @@ mod tests {
         assert_eq!(step(&mut deployment, set_of(2, 1, 1), 9)[1].3, 9);
         let status = deployment.status.clone().unwrap();
         assert_eq!(recheck_in(&deployment, &status, at(9)), Some(Duration::from_secs(61)));
+        for due_or_late in [70, 71] {
+            assert_eq!(recheck_in(&deployment, &status, at(due_or_late)), Some(Duration::from_secs(1)));
+        }
         assert_eq!(
             step(&mut deployment, set_of(2, 1, 1), 70)[1],
             line("Progressing", "False", "ProgressDeadlineExceeded", 70, 70)
