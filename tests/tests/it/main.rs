@@ -1,6 +1,8 @@
 //! Tests of the workspace as a whole, in one binary: its structure and its habits.
 
 mod arrows;
+mod readme;
+mod scenario_docs;
 mod tidy;
 
 use std::path::PathBuf;

@@ -31,9 +31,9 @@ pub use outcome::{
 };
 
 use crate::World;
-use crate::scenario::{Loaded, Position, RoleField, TelemetryField, Wait};
+use crate::scenario::{Loaded, Position, RoleField, TelemetryField, Wait, suggestion};
 use crate::timeline::{Component, Event, Timeline};
-use crate::world::{ClusterSpec, MeshSpec, Role, Telemetry, WorldSpec};
+use crate::world::{ClusterSpec, MeshSpec, Role, Telemetry, WorldSpec, repository};
 use canaries::Canaries;
 use fault::ApiFaults;
 use objects::Objects;
@@ -186,6 +186,10 @@ impl Runner<'_> {
                 ),
             }),
         };
+        let status = match status {
+            Status::Finished => self.unused_image().map_or(Status::Finished, Status::Failed),
+            other => other,
+        };
         let mut expectations = Vec::new();
         let virtual_time = self.clock.elapsed();
         if status == Status::Finished {
@@ -246,6 +250,29 @@ impl Runner<'_> {
             self.wait(until).await.map_err(|error| failure(self.loaded, until.at, "until", error))?;
         }
         Ok(())
+    }
+
+    /// An image that the scenario says something of, though no container ran it, nor another tag of it: a slip of the
+    /// pen, after which the scenario would not test what it says.
+    fn unused_image(&self) -> Option<RunFailure> {
+        let used = self.world.images_used();
+        let repositories: Vec<&str> = used.iter().map(|image| repository(image)).collect();
+        for (image, behaviour) in &self.loaded.scenario.spec.images {
+            let own = repository(image);
+            if own != "*" && !repositories.contains(&own) {
+                let near = suggestion(own, repositories.iter().copied());
+                let error = StepError::Unusable(format!("no container ran the image {image}{near}"));
+                let is_own = self.loaded.testbed.as_ref().is_none_or(|testbed| {
+                    !testbed.scenario.spec.images.get(image).is_some_and(|theirs| theirs.at == behaviour.at)
+                });
+                let source = match &self.loaded.testbed {
+                    Some(testbed) if !is_own => testbed,
+                    _ => self.loaded,
+                };
+                return Some(failure(source, behaviour.at, "images", error));
+            }
+        }
+        None
     }
 
     /// Starts the traffic that starts by itself, each at its time. Ends only on an error.

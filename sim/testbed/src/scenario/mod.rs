@@ -20,6 +20,7 @@ pub use check::{
     RolloutCheck,
 };
 pub use error::ScenarioError;
+pub(crate) use error::suggestion;
 pub use expect::{
     DurationLimit, Errors, Expectation, LatencyLimit, LogExpectation, LogMode, RequestCount, Share,
 };

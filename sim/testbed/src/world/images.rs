@@ -29,7 +29,7 @@ pub(super) struct Images {
 }
 
 /// An image's repository without its registry, tag and digest: `stefanprodan/podinfo`, `prom/prometheus`.
-pub(super) fn repository(image: &str) -> &str {
+pub(crate) fn repository(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or_default();
     let (before, name) = image.rsplit_once('/').unwrap_or(("", image));
     let name = name.split(':').next().unwrap_or_default();

@@ -23,6 +23,7 @@ use crate::timeline::{Event, Timeline};
 use apis::Servers;
 use client_pods::ClientPods;
 use images::Images;
+pub(crate) use images::repository;
 
 pub use apis::server_url;
 pub use mesh::Telemetry;
