@@ -23,6 +23,8 @@ pub mod exit {
     pub const TIMEOUT: i32 = 28;
     /// The server closed the connection without an answer.
     pub const EMPTY: i32 = 52;
+    /// TLS did not come about.
+    pub const TLS: i32 = 35;
     /// The connection broke while receiving.
     pub const RECEIVE: i32 = 56;
 }
@@ -126,6 +128,7 @@ impl Args {
         match kind {
             FailureKind::Resolve => exit::RESOLVE,
             FailureKind::Connect => exit::CONNECT,
+            FailureKind::Tls => exit::TLS,
             FailureKind::Timeout => exit::TIMEOUT,
             FailureKind::Reset => exit::RECEIVE,
             FailureKind::Protocol => exit::EMPTY,

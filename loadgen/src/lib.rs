@@ -18,7 +18,7 @@
 //! impl Target for Fixed {
 //!     type Connection = ();
 //!     fn connection(&self, _index: usize) {}
-//!     async fn send(&self, _connection: &mut ()) -> Exchange {
+//!     async fn send(&self, _connection: &mut (), _sent: Duration) -> Exchange {
 //!         Exchange::answered(Answer::status(200), Duration::from_millis(3))
 //!     }
 //! }
@@ -35,14 +35,20 @@
 //! let recorder = Recorder::default();
 //! let plan = Plan { connections: 2, requests: Some(10), ..Plan::default() };
 //! loadgen::run(&plan, &Fixed, &Frozen, &recorder).await;
-//! assert_eq!(recorder.finish().statuses[&200], 10);
+//! assert_eq!(recorder.finish().all.statuses[&200], 10);
 //! # }
 //! ```
 
+pub mod assertion;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod compare;
 pub mod curl;
+mod distribution;
 mod go_duration;
 pub mod go_flag;
 pub mod hey;
+mod mix;
 #[cfg(feature = "net")]
 pub mod net;
 mod pace;
@@ -55,11 +61,13 @@ mod target;
 mod time;
 pub mod wrk;
 
+pub use distribution::{Distribution, Spread};
 pub use go_duration::{format_duration, parse_duration};
-pub use pace::{Arrivals, Ticker};
+pub use mix::Mix;
+pub use pace::{Arrivals, Profile, Stage, Ticker};
 pub use plan::{Pace, Plan};
-pub use record::{Distribution, Recorder, Report, Sample};
+pub use record::{Progress, Recorder, Report, Sample, Tally};
 pub use request::RequestSpec;
-pub use run::{StopSignal, run, run_until};
+pub use run::{Share, StopSignal, run, run_until};
 pub use target::{Answer, Exchange, Failure, FailureKind, Phases, Target};
 pub use time::Time;

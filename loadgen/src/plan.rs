@@ -17,6 +17,11 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// When requests are sent.
     pub pace: Pace,
+    /// Requests that are due before this are sent but neither recorded nor counted:
+    /// [`requests`](Plan::requests) and [`duration`](Plan::duration) begin after it.
+    pub warmup: Duration,
+    /// With a closed model: the workers begin one after the other, evenly over this time.
+    pub ramp: Duration,
 }
 
 /// When requests are sent.
@@ -35,6 +40,13 @@ pub enum Pace {
 impl Default for Plan {
     /// hey's defaults: 200 requests over 50 connections, unlimited.
     fn default() -> Self {
-        Plan { connections: 50, requests: Some(200), duration: None, pace: Pace::Unlimited }
+        Plan {
+            connections: 50,
+            requests: Some(200),
+            duration: None,
+            pace: Pace::Unlimited,
+            warmup: Duration::ZERO,
+            ramp: Duration::ZERO,
+        }
     }
 }

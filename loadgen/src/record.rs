@@ -1,17 +1,19 @@
 //! Results of a run in bounded memory: histograms and exact counts.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
-use crate::{Exchange, Phases};
+use crate::{Distribution, Exchange, FailureKind, Phases, Spread};
 
 /// Different error texts that are counted apart; further ones share a line.
 const ERROR_TEXTS_MAX: usize = 100;
 /// The line that further error texts share.
 const OTHER_ERRORS: &str = "other errors";
+/// Groups that are counted apart; further ones share one.
+const GROUPS_MAX: usize = 50;
+/// The group that further ones share.
+const OTHER_GROUPS: &str = "other groups";
 /// Seconds for which requests are counted apart: a day.
 const SECONDS_MAX: usize = 86_400;
 
@@ -26,161 +28,58 @@ pub struct Sample {
     pub exchange: Exchange,
 }
 
-/// A distribution of durations: histogram to three significant digits, with exact extremes and sum.
-#[derive(Clone, Debug)]
-pub struct Distribution {
-    histogram: Histogram<u64>,
-    zeros: u64,
-    least: Duration,
-    most: Duration,
-    sum: Duration,
+/// What came of some of a run's requests.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Requests sent, answered or not.
+    pub requests: u64,
+    /// Latencies of answered requests, from sending.
+    pub latency: Distribution,
+    /// Latencies of answered requests from when they were due, once one was sent later than that.
+    from_due: Option<Distribution>,
+    /// Answers by HTTP status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests without an answer by kind.
+    pub failures: BTreeMap<FailureKind, u64>,
 }
 
-impl Default for Distribution {
-    fn default() -> Self {
-        let histogram = Histogram::new(3).expect("three significant digits are valid");
-        Distribution { histogram, zeros: 0, least: Duration::MAX, most: Duration::ZERO, sum: Duration::ZERO }
-    }
-}
-
-impl Distribution {
-    /// Adds one duration.
-    pub fn record(&mut self, duration: Duration) {
-        self.least = self.least.min(duration);
-        self.most = self.most.max(duration);
-        self.sum += duration;
-        if duration.is_zero() {
-            self.zeros += 1;
-        } else {
-            let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-            self.histogram.record(nanos).expect("the histogram resizes itself");
-        }
+impl Tally {
+    /// Latencies of answered requests, from when they were due.
+    pub fn latency_from_due(&self) -> &Distribution {
+        self.from_due.as_ref().unwrap_or(&self.latency)
     }
 
-    /// Adds all of another distribution.
-    pub fn merge(&mut self, other: &Distribution) {
-        self.histogram.add(&other.histogram).expect("the histogram resizes itself");
-        self.zeros += other.zeros;
-        self.least = self.least.min(other.least);
-        self.most = self.most.max(other.most);
-        self.sum += other.sum;
+    /// Requests without an answer.
+    pub fn failed(&self) -> u64 {
+        self.requests - self.latency.count()
     }
 
-    /// How many durations were added.
-    pub fn count(&self) -> u64 {
-        self.histogram.len() + self.zeros
+    /// Requests that were answered with a status below 400.
+    pub fn succeeded(&self) -> u64 {
+        self.statuses.range(..400).map(|(_, count)| count).sum()
     }
 
-    /// The shortest, exact; zero when empty.
-    pub fn least(&self) -> Duration {
-        if self.count() == 0 { Duration::ZERO } else { self.least }
+    /// The share of requests that [succeeded](Tally::succeeded), `None` when none was sent.
+    pub fn success(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.succeeded() as f64 / self.requests as f64)
     }
 
-    /// The longest, exact.
-    pub fn most(&self) -> Duration {
-        self.most
-    }
-
-    /// The sum, exact.
-    pub fn sum(&self) -> Duration {
-        self.sum
-    }
-
-    /// The arithmetic mean, `None` when empty.
-    pub fn mean(&self) -> Option<Duration> {
-        let count = self.count();
-        (count > 0).then(|| Duration::from_secs_f64(self.sum.as_secs_f64() / count as f64))
-    }
-
-    /// The standard deviation, zero when empty.
-    pub fn deviation(&self) -> Duration {
-        let (count, Some(mean)) = (self.count(), self.mean()) else { return Duration::ZERO };
-        let mean = mean.as_secs_f64();
-        let mut squares = self.zeros as f64 * mean * mean;
-        for step in self.histogram.iter_recorded() {
-            let off = self.histogram.median_equivalent(step.value_iterated_to()) as f64 / 1e9 - mean;
-            squares += step.count_since_last_iteration() as f64 * off * off;
-        }
-        Duration::from_secs_f64((squares / count as f64).sqrt())
-    }
-
-    /// The duration below or at which `quantile` (0 to 1) of all lie; zero when empty.
-    pub fn quantile(&self, quantile: f64) -> Duration {
-        let rank = (quantile * self.count() as f64).ceil() as u64;
-        self.at_rank(rank.saturating_sub(1))
-    }
-
-    /// The duration at a rank, counted from 0, in ascending order; zero when empty.
-    pub fn at_rank(&self, rank: u64) -> Duration {
-        let count = self.count();
-        if count == 0 || rank < self.zeros {
-            return Duration::ZERO;
-        }
-        if rank + 1 >= count {
-            return self.most;
-        }
-        if rank == 0 {
-            return self.least;
-        }
-        let mut seen = self.zeros;
-        for step in self.histogram.iter_recorded() {
-            seen += step.count_since_last_iteration();
-            if seen > rank {
-                let nanos = self.histogram.median_equivalent(step.value_iterated_to());
-                return Duration::from_nanos(nanos).clamp(self.least, self.most);
+    fn add(&mut self, sample: &Sample) {
+        self.requests += 1;
+        let Sample { due, sent, exchange } = sample;
+        match &exchange.result {
+            Ok(answer) => {
+                if due != sent && self.from_due.is_none() {
+                    self.from_due = Some(self.latency.clone());
+                }
+                self.latency.record(exchange.latency);
+                if let Some(from_due) = &mut self.from_due {
+                    from_due.record((*sent + exchange.latency).saturating_sub(*due));
+                }
+                *self.statuses.entry(answer.status).or_insert(0) += 1;
             }
+            Err(failure) => *self.failures.entry(failure.kind).or_insert(0) += 1,
         }
-        self.most
-    }
-
-    /// How many lie at or below each of `bounds` (ascending) but above the one before.
-    pub fn counts_between(&self, bounds: &[Duration]) -> Vec<u64> {
-        let mut counts = vec![0; bounds.len()];
-        let mut bound = 0;
-        let mut put = |duration: Duration, count: u64| {
-            while bound + 1 < bounds.len() && duration > bounds[bound] {
-                bound += 1;
-            }
-            if let Some(slot) = counts.get_mut(bound) {
-                *slot += count;
-            }
-        };
-        if self.zeros > 0 {
-            put(Duration::ZERO, self.zeros);
-        }
-        let least = u64::try_from(self.least.as_nanos()).unwrap_or(u64::MAX);
-        for step in self.histogram.iter_recorded() {
-            let value = step.value_iterated_to();
-            // What cannot be told apart from the exact least counts as the least.
-            let is_least = self.histogram.equivalent(value, least);
-            let at = if is_least {
-                self.least
-            } else {
-                Duration::from_nanos(self.histogram.median_equivalent(value))
-            };
-            put(at.clamp(self.least, self.most), step.count_since_last_iteration());
-        }
-        counts
-    }
-
-    /// The share of durations within one standard deviation of the mean, as wrk prints it.
-    pub fn share_within_deviation(&self) -> f64 {
-        let Some(mean) = self.mean() else { return 0.0 };
-        let deviation = self.deviation();
-        let (low, high) = (mean.saturating_sub(deviation), mean + deviation);
-        let mut within = if low.is_zero() { self.zeros } else { 0 };
-        for step in self.histogram.iter_recorded() {
-            let at = Duration::from_nanos(self.histogram.median_equivalent(step.value_iterated_to()));
-            if (low..=high).contains(&at) {
-                within += step.count_since_last_iteration();
-            }
-        }
-        within as f64 / self.count() as f64
-    }
-
-    /// The histogram in nanoseconds, without durations of zero.
-    pub fn histogram(&self) -> &Histogram<u64> {
-        &self.histogram
     }
 }
 
@@ -189,28 +88,26 @@ impl Distribution {
 pub struct Report {
     /// The run's length, up to the last answer.
     pub total: Duration,
-    /// Requests sent, answered or not.
-    pub requests: u64,
-    /// Latencies of answered requests, from sending.
-    pub latency: Distribution,
-    /// Latencies of answered requests, from when they were due.
-    pub latency_from_due: Distribution,
+    /// All requests together.
+    pub all: Tally,
+    /// Requests by [`Exchange::group`]; beyond fifty groups they share `other groups`.
+    pub groups: BTreeMap<Arc<str>, Tally>,
     /// [`Phases::connect`] of answered requests.
-    pub connect: Distribution,
+    pub connect: Spread,
     /// [`Phases::lookup`] of answered requests.
-    pub lookup: Distribution,
+    pub lookup: Spread,
     /// [`Phases::write`] of answered requests.
-    pub write: Distribution,
+    pub write: Spread,
     /// [`Phases::wait`] of answered requests.
-    pub wait: Distribution,
+    pub wait: Spread,
     /// [`Phases::read`] of answered requests.
-    pub read: Distribution,
-    /// Answers by HTTP status.
-    pub statuses: BTreeMap<u16, u64>,
+    pub read: Spread,
     /// Failures by text; beyond a hundred texts they share `other errors`.
     pub errors: BTreeMap<String, u64>,
     /// The sum of declared body lengths.
     pub bytes: u64,
+    /// Bytes of bodies that arrived, declared or not.
+    pub body_bytes: u64,
     /// Requests finished in each second of the run, for a day.
     pub per_second: Vec<u32>,
 }
@@ -218,17 +115,15 @@ pub struct Report {
 impl Report {
     /// Requests per second, failed ones included.
     pub fn rate(&self) -> f64 {
-        self.requests as f64 / self.total.as_secs_f64()
-    }
-
-    /// Failed requests.
-    pub fn failed(&self) -> u64 {
-        self.requests - self.latency.count()
+        self.all.requests as f64 / self.total.as_secs_f64()
     }
 
     fn add(&mut self, sample: &Sample) {
-        self.requests += 1;
-        let Sample { due, sent, exchange } = sample;
+        let Sample { sent, exchange, .. } = sample;
+        self.all.add(sample);
+        if let Some(group) = &exchange.group {
+            self.group(group).add(sample);
+        }
         let finished = *sent + exchange.latency;
         self.total = self.total.max(finished);
         let second = usize::try_from(finished.as_secs()).unwrap_or(usize::MAX);
@@ -240,16 +135,14 @@ impl Report {
         }
         match &exchange.result {
             Ok(answer) => {
-                self.latency.record(exchange.latency);
-                self.latency_from_due.record(finished.saturating_sub(*due));
                 let Phases { connect, lookup, write, wait, read } = exchange.phases;
                 self.connect.record(connect);
                 self.lookup.record(lookup);
                 self.write.record(write);
                 self.wait.record(wait);
                 self.read.record(read);
-                *self.statuses.entry(answer.status).or_insert(0) += 1;
                 self.bytes += answer.content_length.unwrap_or(0);
+                self.body_bytes += answer.body_bytes;
             }
             Err(failure) => {
                 let text: &str = &failure.text;
@@ -262,6 +155,28 @@ impl Report {
             }
         }
     }
+
+    fn group(&mut self, name: &Arc<str>) -> &mut Tally {
+        let name = if self.groups.len() < GROUPS_MAX || self.groups.contains_key(name) {
+            Arc::clone(name)
+        } else {
+            Arc::from(OTHER_GROUPS)
+        };
+        self.groups.entry(name).or_default()
+    }
+}
+
+/// How far a run is, for those who watch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Requests finished.
+    pub requests: u64,
+    /// Of these, answered with a status below 400.
+    pub succeeded: u64,
+    /// Requests finished in each of the last seconds, at most as many as asked for.
+    pub last_seconds: Vec<u32>,
+    /// The quantiles asked for, of latencies from when requests were due.
+    pub quantiles: Vec<Duration>,
 }
 
 /// Called with each sample, in the order of answers.
@@ -283,27 +198,39 @@ impl Recorder {
         Recorder(Mutex::new(Recording { report: Report::default(), observer: Some(Box::new(observer)) }))
     }
 
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
     /// Adds one request.
     pub fn record(&self, sample: &Sample) {
-        let mut recording = self.0.lock().expect("no holder of this lock panics");
+        let mut recording = self.lock();
         recording.report.add(sample);
         if let Some(observer) = &mut recording.observer {
             observer(sample);
         }
     }
 
-    /// Sets the run's length; until then it is the end of the last answer.
-    pub fn set_total(&self, total: Duration) {
-        self.0.lock().expect("no holder of this lock panics").report.total = total;
+    /// Makes the run at least this long; until then its length is the end of the last answer.
+    pub fn extend_total(&self, total: Duration) {
+        let mut recording = self.lock();
+        recording.report.total = recording.report.total.max(total);
     }
 
-    /// A copy of the results so far.
-    pub fn snapshot(&self) -> Report {
-        self.0.lock().expect("no holder of this lock panics").report.clone()
+    /// How far the run is, with `seconds` of its recent past.
+    pub fn progress(&self, seconds: usize, quantiles: &[f64]) -> Progress {
+        let recording = self.lock();
+        let Report { all, per_second, .. } = &recording.report;
+        Progress {
+            requests: all.requests,
+            succeeded: all.succeeded(),
+            last_seconds: per_second[per_second.len().saturating_sub(seconds)..].to_vec(),
+            quantiles: quantiles.iter().map(|at| all.latency_from_due().quantile(*at)).collect(),
+        }
     }
 
     /// The results; the recorder starts afresh.
     pub fn finish(&self) -> Report {
-        std::mem::take(&mut self.0.lock().expect("no holder of this lock panics").report)
+        std::mem::take(&mut self.lock().report)
     }
 }

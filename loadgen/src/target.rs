@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Something that requests can be sent to, over up to as many connections as the plan has.
@@ -13,7 +14,13 @@ pub trait Target: Sync {
     fn connection(&self, index: usize) -> Self::Connection;
 
     /// Sends one request and waits for its whole answer. Failures are data too: nothing ends a run early.
-    fn send(&self, connection: &mut Self::Connection) -> impl Future<Output = Exchange> + Send;
+    ///
+    /// `sent` is now, on the run's [`Time`](crate::Time): the latency counts from it.
+    fn send(
+        &self,
+        connection: &mut Self::Connection,
+        sent: Duration,
+    ) -> impl Future<Output = Exchange> + Send;
 }
 
 /// What came of one request.
@@ -25,17 +32,20 @@ pub struct Exchange {
     pub result: Result<Answer, Failure>,
     /// Where the time went.
     pub phases: Phases,
+    /// What the result is counted under besides the whole, e.g. the version that answered.
+    pub group: Option<Arc<str>>,
 }
 
 impl Exchange {
     /// An answer that took `latency`, all of it waiting for the first byte.
     pub fn answered(answer: Answer, latency: Duration) -> Self {
-        Exchange { latency, result: Ok(answer), phases: Phases { wait: latency, ..Phases::default() } }
+        let phases = Phases { wait: latency, ..Phases::default() };
+        Exchange { latency, result: Ok(answer), phases, group: None }
     }
 
     /// A failure after `latency`.
     pub fn failed(failure: Failure, latency: Duration) -> Self {
-        Exchange { latency, result: Err(failure), phases: Phases::default() }
+        Exchange { latency, result: Err(failure), phases: Phases::default(), group: None }
     }
 }
 
@@ -46,12 +56,14 @@ pub struct Answer {
     pub status: u16,
     /// The body's length where the response declared it (`Content-Length`), else `None`: hey counts no others.
     pub content_length: Option<u64>,
+    /// Bytes of the body that arrived, as they were on the wire.
+    pub body_bytes: u64,
 }
 
 impl Answer {
     /// An answer without a declared length.
     pub fn status(status: u16) -> Self {
-        Answer { status, content_length: None }
+        Answer { status, content_length: None, body_bytes: 0 }
     }
 }
 
@@ -71,6 +83,8 @@ pub enum FailureKind {
     Resolve,
     /// No connection.
     Connect,
+    /// The connection opened, but TLS did not come about.
+    Tls,
     /// No answer in time.
     Timeout,
     /// The connection broke after it was open.
@@ -79,6 +93,21 @@ pub enum FailureKind {
     Protocol,
     /// The request could not be made at all.
     Invalid,
+}
+
+impl FailureKind {
+    /// One word, for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Resolve => "resolve",
+            FailureKind::Connect => "connect",
+            FailureKind::Tls => "tls",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Reset => "reset",
+            FailureKind::Protocol => "protocol",
+            FailureKind::Invalid => "invalid",
+        }
+    }
 }
 
 /// Where a request's time went, in hey's terms.

@@ -88,24 +88,25 @@ impl Args {
     /// What the scheduler shall do.
     pub fn plan(&self) -> Plan {
         let pace = self.rate.map_or(Pace::Unlimited, |rate| Pace::Open(Arrivals::constant(rate)));
-        Plan { connections: self.connections, requests: None, duration: Some(self.duration), pace }
+        Plan {
+            connections: self.connections,
+            requests: None,
+            duration: Some(self.duration),
+            pace,
+            ..Plan::default()
+        }
     }
 
-    /// What wrk prints after a run; failures by kind are counted by the caller's target.
-    pub fn summary(&self, report: &Report, failures: &[(FailureKind, u64)]) -> String {
+    /// What wrk prints after a run.
+    pub fn summary(&self, report: &Report) -> String {
         let mut out = String::new();
-        self.write_summary(&mut out, report, failures).expect("a String takes everything");
+        self.write_summary(&mut out, report).expect("a String takes everything");
         out
     }
 
-    fn write_summary(
-        &self,
-        out: &mut String,
-        report: &Report,
-        failures: &[(FailureKind, u64)],
-    ) -> std::fmt::Result {
+    fn write_summary(&self, out: &mut String, report: &Report) -> std::fmt::Result {
         // wrk2 counts latencies from when requests were due.
-        let latency = if self.rate.is_some() { &report.latency_from_due } else { &report.latency };
+        let latency = if self.rate.is_some() { report.all.latency_from_due() } else { &report.all.latency };
         writeln!(out, "Running {} test @ {}", whole_span(self.duration), self.request.typed_url)?;
         writeln!(out, "  {} threads and {} connections", self.threads, self.connections)?;
         writeln!(out, "  Thread Stats   Avg      Stdev     Max   +/- Stdev")?;
@@ -134,7 +135,7 @@ impl Args {
                 writeln!(out, "    {percent:>3}% {:>8}", time_unit(at))?;
             }
         }
-        let answered = report.latency.count();
+        let answered = report.all.latency.count();
         let total = report.total.as_secs_f64();
         writeln!(
             out,
@@ -143,19 +144,19 @@ impl Args {
             bytes_unit(report.bytes as f64)
         )?;
         let count = |kinds: &[FailureKind]| {
-            failures.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, n)| n).sum::<u64>()
+            report.all.failures.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, n)| n).sum::<u64>()
         };
-        if failures.iter().any(|(_, n)| *n > 0) {
+        if !report.all.failures.is_empty() {
             writeln!(
                 out,
                 "  Socket errors: connect {}, read {}, write {}, timeout {}",
-                count(&[FailureKind::Connect, FailureKind::Resolve]),
+                count(&[FailureKind::Connect, FailureKind::Resolve, FailureKind::Tls]),
                 count(&[FailureKind::Reset, FailureKind::Protocol]),
                 count(&[FailureKind::Invalid]),
                 count(&[FailureKind::Timeout]),
             )?;
         }
-        let bad: u64 = report.statuses.iter().filter(|(status, _)| **status > 399).map(|(_, n)| n).sum();
+        let bad: u64 = report.all.statuses.iter().filter(|(status, _)| **status > 399).map(|(_, n)| n).sum();
         if bad > 0 {
             writeln!(out, "  Non-2xx or 3xx responses: {bad}")?;
         }

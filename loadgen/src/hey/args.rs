@@ -35,8 +35,7 @@ pub const FLAGS: &[(&str, Kind)] = &[
 ];
 
 /// Help for hey's flags.
-pub const USAGE: &str = "\
-  -n NUMBER             Requests to send in all (200). Each worker sends an equal
+pub const USAGE: &str = "  -n NUMBER             Requests to send in all (200). Each worker sends an equal
                         part; a remainder is dropped. At least -c.
   -c NUMBER             Workers, each with one request on its way at a time (50).
   -q RATE               Requests per second and worker (no limit).
@@ -58,7 +57,7 @@ pub const USAGE: &str = "\
   -disable-compression  Ask for no compressed answers.
   -disable-keepalive    A new connection for each request.
   -disable-redirects    Take redirects as answers.
-  -cpus NUMBER          CPU cores to use; accepted for compatibility.
+  -cpus NUMBER          Threads that send (1).
 ";
 
 const USER_AGENT: &str = "hey/0.0.1";
@@ -84,11 +83,11 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    fn flag(message: String) -> Self {
+    pub(crate) fn flag(message: String) -> Self {
         UsageError { message, code: 2 }
     }
 
-    fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         UsageError { message: message.into(), code: 1 }
     }
 }
@@ -122,6 +121,8 @@ pub struct Args {
     pub disable_keepalive: bool,
     /// `-disable-redirects`.
     pub disable_redirects: bool,
+    /// `-cpus`: threads that send, `None` where nothing was said.
+    pub cpus: Option<usize>,
     /// Arguments after the URL, flags among them: hey ignores these without a word.
     pub ignored: Vec<String>,
 }
@@ -158,7 +159,7 @@ impl Args {
             Pace::Unlimited
         };
         let requests = if self.duration.is_some() { None } else { Some(self.requests) };
-        Plan { connections: self.connections, requests, duration: self.duration, pace }
+        Plan { connections: self.connections, requests, duration: self.duration, pace, ..Plan::default() }
     }
 }
 
@@ -190,6 +191,7 @@ struct Flags {
     disable_compression: bool,
     disable_keepalive: bool,
     disable_redirects: bool,
+    cpus: i64,
 }
 
 impl Default for Flags {
@@ -216,6 +218,7 @@ impl Default for Flags {
             disable_compression: false,
             disable_keepalive: false,
             disable_redirects: false,
+            cpus: 0,
         }
     }
 }
@@ -249,9 +252,7 @@ impl Flags {
             "disable-compression" => self.disable_compression = value == "true",
             "disable-keepalive" => self.disable_keepalive = value == "true",
             "disable-redirects" => self.disable_redirects = value == "true",
-            "cpus" => {
-                go_flag::number::<i64>(name, value)?;
-            }
+            "cpus" => self.cpus = go_flag::number(name, value)?,
             // Flags of a longer list than hey's: their owner reads them.
             _ => {}
         }
@@ -296,6 +297,7 @@ impl Flags {
             disable_compression: self.disable_compression,
             disable_keepalive: self.disable_keepalive,
             disable_redirects: self.disable_redirects,
+            cpus: usize::try_from(self.cpus).ok().filter(|cpus| *cpus > 0),
             ignored: ignored.to_vec(),
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::{Distribution, Report};
+use crate::{Distribution, Report, Spread};
 
 const BUCKETS: u32 = 10;
 const BAR_WIDTH: u64 = 40;
@@ -17,12 +17,12 @@ pub fn summary(report: &Report) -> String {
 }
 
 fn write_summary(out: &mut String, report: &Report) -> std::fmt::Result {
-    let latency = &report.latency;
+    let latency = &report.all.latency;
     writeln!(out, "\nSummary:")?;
     writeln!(out, "  Total:\t{} secs", seconds(report.total))?;
     writeln!(out, "  Slowest:\t{} secs", seconds(latency.most()))?;
     writeln!(out, "  Fastest:\t{} secs", seconds(latency.least()))?;
-    writeln!(out, "  Average:\t{} secs", mean(latency))?;
+    writeln!(out, "  Average:\t{} secs", mean(latency.spread()))?;
     writeln!(out, "  Requests/sec:\t{}", number(report.rate()))?;
     write!(out, "  ")?;
     if report.bytes > 0 {
@@ -45,7 +45,7 @@ fn write_summary(out: &mut String, report: &Report) -> std::fmt::Result {
         write!(out, "\n  {name}:\t{} secs, {least} secs, {most} secs", mean(phase))?;
     }
     write!(out, "\n\nStatus code distribution:")?;
-    for (status, count) in &report.statuses {
+    for (status, count) in &report.all.statuses {
         write!(out, "\n  [{status}]\t{count} responses")?;
     }
     write!(out, "\n\n")?;
@@ -94,9 +94,9 @@ fn write_percentiles(out: &mut String, latency: &Distribution) -> std::fmt::Resu
     Ok(())
 }
 
-fn mean(distribution: &Distribution) -> String {
+fn mean(spread: &Spread) -> String {
     // The average of nothing is Go's 0/0, padded to hey's field width.
-    distribution.mean().map_or_else(|| " NaN".to_owned(), seconds)
+    spread.mean().map_or_else(|| " NaN".to_owned(), seconds)
 }
 
 fn seconds(duration: Duration) -> String {

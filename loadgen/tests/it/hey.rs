@@ -8,7 +8,12 @@ use loadgen::{Answer, Exchange, Failure, FailureKind, Phases, Recorder, Report, 
 fn sample(millis: u64, status: u16, content_length: Option<u64>) -> Sample {
     let latency = Duration::from_millis(millis);
     let phases = Phases { wait: latency, ..Phases::default() };
-    let exchange = Exchange { latency, result: Ok(Answer { status, content_length }), phases };
+    let exchange = Exchange {
+        latency,
+        result: Ok(Answer { status, content_length, body_bytes: 0 }),
+        phases,
+        group: None,
+    };
     Sample { due: Duration::ZERO, sent: Duration::from_millis(100 * millis), exchange }
 }
 
@@ -20,8 +25,7 @@ fn failure(text: &'static str) -> Sample {
 fn report(samples: impl IntoIterator<Item = Sample>, total: Duration) -> Report {
     let recorder = Recorder::default();
     samples.into_iter().for_each(|sample| recorder.record(&sample));
-    recorder.set_total(total);
-    recorder.finish()
+    Report { total, ..recorder.finish() }
 }
 
 #[test]

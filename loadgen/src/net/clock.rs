@@ -1,0 +1,290 @@
+//! Real time, with timers finer than the runtime's millisecond, and time limits that cost nothing until they pass.
+#![expect(clippy::disallowed_methods, reason = "the socket side is where real time comes from")]
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::Time;
+
+/// Time since a moment in this process.
+///
+/// Sleeping needs [`RealTime::drive`] on the same runtime. On Linux the timers are a `timerfd`, which is exact to some
+/// microseconds; elsewhere the runtime's timer is used up to two milliseconds before, and then the clock is watched.
+#[derive(Clone)]
+pub struct RealTime {
+    origin: Instant,
+    timers: Arc<Timers>,
+}
+
+impl RealTime {
+    /// Time that counts from now.
+    ///
+    /// # Errors
+    /// When the system has no timer left.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start() -> std::io::Result<Self> {
+        RealTime::since(Instant::now())
+    }
+
+    /// Time that counts from `origin`: threads that share a run share it.
+    ///
+    /// # Errors
+    /// As [`RealTime::start`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn since(origin: Instant) -> std::io::Result<Self> {
+        let timers = Timers { heap: Mutex::default(), alarm: Alarm::new()?, in_use: AtomicBool::new(false) };
+        Ok(RealTime { origin, timers: Arc::new(timers) })
+    }
+
+    /// Runs `work` and this time's timers.
+    pub async fn drive<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        // Many workers in one task: the runtime's budget for a task would send them round in circles.
+        tokio::task::unconstrained(poll_fn(|context| {
+            let watched = self.timers.in_use();
+            self.timers.ring(self, context);
+            let done = work.as_mut().poll(context);
+            if !watched && done.is_pending() {
+                // The first to sleep began just now.
+                self.timers.ring(self, context);
+            }
+            done
+        }))
+        .await
+    }
+}
+
+impl Time for RealTime {
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    async fn sleep_until(&self, at: Duration) {
+        poll_fn(|context| {
+            if self.now() >= at {
+                return Poll::Ready(());
+            }
+            self.timers.add(at, context.waker(), self);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+struct Timers {
+    heap: Mutex<Heap>,
+    alarm: Alarm,
+    in_use: AtomicBool,
+}
+
+#[derive(Default)]
+struct Heap {
+    sleepers: BinaryHeap<Reverse<Sleeper>>,
+    added: u64,
+    /// What the alarm is set to.
+    armed: Option<Duration>,
+}
+
+struct Sleeper {
+    at: Duration,
+    /// Among equal times, the first comes first.
+    order: u64,
+    waker: Waker,
+}
+
+impl PartialEq for Sleeper {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Sleeper {}
+
+impl PartialOrd for Sleeper {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sleeper {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+impl Timers {
+    fn in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, at: Duration, waker: &Waker, time: &RealTime) {
+        let mut heap = self.heap.lock().expect("no holder of this lock panics");
+        heap.added += 1;
+        let order = heap.added;
+        heap.sleepers.push(Reverse(Sleeper { at, order, waker: waker.clone() }));
+        if heap.armed.is_none_or(|armed| at < armed) {
+            heap.armed = Some(at);
+            self.alarm.set(at.saturating_sub(time.now()));
+        }
+        self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Wakes who is due, sets the alarm for who is next.
+    fn ring(&self, time: &RealTime, context: &mut Context<'_>) {
+        // Until someone sleeps there is nothing to do.
+        if !self.in_use() {
+            return;
+        }
+        loop {
+            let mut heap = self.heap.lock().expect("no holder of this lock panics");
+            let now = time.now();
+            while heap.sleepers.peek().is_some_and(|Reverse(next)| next.at <= now) {
+                if let Some(Reverse(sleeper)) = heap.sleepers.pop() {
+                    sleeper.waker.wake();
+                }
+            }
+            let next = heap.sleepers.peek().map(|Reverse(next)| next.at);
+            if next.is_some() && next != heap.armed {
+                self.alarm.set(next.unwrap_or_default().saturating_sub(now));
+            }
+            heap.armed = next;
+            drop(heap);
+            if self.alarm.poll_rung(context).is_pending() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+struct Alarm(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>);
+
+#[cfg(target_os = "linux")]
+impl Alarm {
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe; an OwnedFd that is never given away is what it asks for"
+    )]
+    fn new() -> std::io::Result<Self> {
+        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let interest = tokio::io::Interest::READABLE;
+        Ok(Alarm(tokio::io::unix::AsyncFd::with_interest(timer, interest)?))
+    }
+
+    fn set(&self, after: Duration) {
+        use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+        let spec = |duration: Duration| Timespec {
+            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: duration.subsec_nanos().into(),
+        };
+        // Zero would switch it off.
+        let value = spec(after.max(Duration::from_nanos(1)));
+        let timer = Itimerspec { it_interval: spec(Duration::ZERO), it_value: value };
+        timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &timer).expect("the time is valid");
+    }
+
+    /// Whether the alarm has gone off since the last call. Each expiry is an event of its own, so there is no need
+    /// to read the descriptor.
+    fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.0.poll_read_ready(context) {
+            Poll::Ready(Ok(mut guard)) => {
+                guard.clear_ready();
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// The runtime's timers are this coarse, and a bit.
+#[cfg(not(target_os = "linux"))]
+const COARSE: Duration = Duration::from_millis(2);
+
+#[cfg(not(target_os = "linux"))]
+struct Alarm(Mutex<Option<Pin<Box<Sleep>>>>);
+
+#[cfg(not(target_os = "linux"))]
+impl Alarm {
+    fn new() -> std::io::Result<Self> {
+        Ok(Alarm(Mutex::new(Some(Box::pin(tokio::time::sleep(Duration::ZERO))))))
+    }
+
+    fn set(&self, after: Duration) {
+        let at = tokio::time::Instant::now() + after.saturating_sub(COARSE);
+        *self.0.lock().expect("no holder of this lock panics") = Some(Box::pin(tokio::time::sleep_until(at)));
+    }
+
+    /// Within the last stretch the task is polled again and again.
+    fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut alarm = self.0.lock().expect("no holder of this lock panics");
+        match alarm.as_mut().map(|sleep| sleep.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => {
+                *alarm = None;
+                context.waker().wake_by_ref();
+            }
+            None => context.waker().wake_by_ref(),
+            Some(Poll::Pending) => {}
+        }
+        Poll::Pending
+    }
+}
+
+/// A time limit that is set again and again but seldom passes: the runtime's timer is touched only when it does.
+#[derive(Default)]
+pub(crate) struct Deadline(Option<Armed>);
+
+/// A timer that will wake somebody.
+struct Armed {
+    sleep: Pin<Box<Sleep>>,
+    waker: Waker,
+}
+
+impl Deadline {
+    /// Waits for `work` until `at`; `None` if that came first.
+    pub(crate) async fn limit<T>(
+        &mut self,
+        time: &RealTime,
+        at: Option<Duration>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            let Some(at) = at else { return Poll::Pending };
+            let instant = || tokio::time::Instant::from_std(time.origin + at);
+            let armed = self.0.get_or_insert_with(|| Armed {
+                sleep: Box::pin(tokio::time::sleep_until(instant())),
+                waker: Waker::noop().clone(),
+            });
+            // Still set, to this limit or an earlier one, and going to wake this task: nothing to do.
+            if !armed.sleep.is_elapsed() && armed.waker.will_wake(context.waker()) {
+                return Poll::Pending;
+            }
+            armed.waker.clone_from(context.waker());
+            while armed.sleep.as_mut().poll(context).is_ready() {
+                if time.now() >= at {
+                    return Poll::Ready(None);
+                }
+                armed.sleep.as_mut().reset(instant());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
