@@ -26,6 +26,16 @@ enum Command {
     Run(run::RunArguments),
     /// Print the JSON Schema of scenario files.
     Schema,
+    /// Send load to an HTTP server: hey's flags and more (see `coalmine load -help`).
+    ///
+    /// Exit code: 0, 1 or 2 for an unusable command line, 3 if an --assert does not hold.
+    #[cfg(feature = "load")]
+    #[command(disable_help_flag = true)]
+    Load {
+        /// hey's flags, then the URL.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -36,5 +46,7 @@ fn main() -> ExitCode {
             output::line(&schema.expect("a schema's keys are strings"));
             ExitCode::SUCCESS
         }
+        #[cfg(feature = "load")]
+        Command::Load { arguments } => ExitCode::from(loadgen::cli::main("coalmine load", &arguments)),
     }
 }

@@ -13,7 +13,7 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> report testbed
+coalmine -> loadgen report testbed
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program
