@@ -6,8 +6,8 @@ use crate::alert::{Alert, Severity};
 use crate::analysis;
 use crate::dialect::Dialect;
 use crate::gate;
-use crate::message::{Message, Names, What};
-use crate::port::{Measure, Port, Routes, Scale, Server};
+use crate::message::{Kind, Message, Names, What};
+use crate::port::{Measure, Port, Routes, Scale};
 use crate::readiness::{NotReady, Role, Rollout, ready};
 use crate::status::{Observed, StatusChange, progressing};
 use crate::strategy;
@@ -43,6 +43,8 @@ pub(crate) struct Tick<'a, P> {
     pub port: &'a mut P,
     /// The status as of the last write.
     pub status: CanaryStatus,
+    /// The phase that events are told: what the Canary was in when it was read, not what the tick has made of it.
+    pub told_phase: Phase,
 }
 
 /// A tick that ends here: everything has been said.
@@ -64,6 +66,7 @@ pub async fn advance<P: Port>(subject: Subject<'_>, settings: Settings<'_>, port
         },
         analysis: subject.spec.analysis().unwrap_or(&none),
         status: subject.status.clone(),
+        told_phase: subject.status.phase,
         subject,
         settings,
         port,
@@ -77,13 +80,21 @@ impl<P: Port> Tick<'_, P> {
         self.settings.dialect
     }
 
-    /// Tells something: log, Event, webhooks.
-    pub(crate) async fn say(&mut self, what: What<'_>) {
-        let phase = self.status.phase;
-        self.say_in(what, phase).await;
+    pub(crate) fn is_latest(&self) -> bool {
+        self.settings.dialect == Dialect::Latest
     }
 
-    /// Tells something with a phase that is not the status' own.
+    /// Whether nobody routes traffic: the provider can only switch between Services.
+    pub(crate) fn switches(&self) -> bool {
+        self.settings.provider == "kubernetes"
+    }
+
+    /// Tells something: log, Event, webhooks.
+    pub(crate) async fn say(&mut self, what: What<'_>) {
+        self.say_in(what, self.told_phase).await;
+    }
+
+    /// Tells something with a phase that is not the Canary's own.
     pub(crate) async fn say_in(&mut self, what: What<'_>, phase: Phase) {
         let message = Message { what, names: &self.names, dialect: self.settings.dialect };
         self.port.record(&message, phase).await;
@@ -106,6 +117,16 @@ impl<P: Port> Tick<'_, P> {
         }
     }
 
+    /// Ends the tick with a line in the log if a verb failed, where upstream makes no Event of it.
+    pub(crate) fn demand_quietly<T>(&mut self, result: Result<T, String>) -> Step<T> {
+        result.map_err(|error| {
+            let what = What::Warning(&error);
+            let message = Message { what, names: &self.names, dialect: self.settings.dialect };
+            self.port.log(Kind::Error, &message);
+            Halt
+        })
+    }
+
     pub(crate) async fn alert(&mut self, message: impl Into<String>, with_fields: bool, severity: Severity) {
         let alert = Alert { message: message.into().into(), with_fields };
         self.port.alert(&alert, severity).await;
@@ -113,10 +134,13 @@ impl<P: Port> Tick<'_, P> {
 
     /// Writes the status and reads it back.
     pub(crate) async fn write(&mut self, change: StatusChange) -> Step {
-        let written = self.port.write_status(change).await;
-        self.demand(written).await?;
-        let read = self.port.read_status().await;
-        self.status = self.demand(read).await?;
+        let written = self.try_write(change).await;
+        self.demand(written).await
+    }
+
+    pub(crate) async fn try_write(&mut self, change: StatusChange) -> Result<(), String> {
+        self.port.write_status(change).await?;
+        self.status = self.port.read_status().await?;
         Ok(())
     }
 
@@ -127,14 +151,18 @@ impl<P: Port> Tick<'_, P> {
         Ok(())
     }
 
-    async fn begin(&mut self, phase: Phase, weight: i32) -> Step {
-        let hash = self.port.target_hash().await;
-        let hash = self.demand(hash).await?;
-        let configs = self.port.target_configs().await;
-        let configs = self.demand(configs).await?;
+    /// Hash and configuration of the target as they are now.
+    async fn observe(&mut self) -> Result<Observed, String> {
+        let hash = self.port.target_hash().await?;
+        let configs = self.port.target_configs().await?;
+        Ok(Observed { hash, configs })
+    }
+
+    /// Writes a phase with fresh counters.
+    pub(crate) async fn begin(&mut self, phase: Phase, weight: i32) -> Result<(), String> {
+        let observed = self.observe().await?;
         let dialect = self.dialect();
-        let observed = Observed { hash, configs };
-        self.write(StatusChange::Begin { phase, weight, observed, dialect }).await?;
+        self.try_write(StatusChange::Begin { phase, weight, observed, dialect }).await?;
         self.port.measure(Measure::Status(phase));
         Ok(())
     }
@@ -146,20 +174,21 @@ impl<P: Port> Tick<'_, P> {
         Ok(())
     }
 
+    pub(crate) async fn pause_scaler(&mut self) -> Step {
+        let done = self.port.pause_scaler().await;
+        self.demand(done).await
+    }
+
     async fn run(&mut self) -> Step {
         match self.dialect() {
             Dialect::Rc1 => self.prepare_rc1().await?,
             Dialect::Latest => self.prepare_latest().await?,
         }
-        if self.dialect() == Dialect::Latest && self.is_initial() {
-            return self.initialized().await;
-        }
-        let advances = self.should_advance().await?;
-        if !advances {
+        if !self.should_advance().await? {
             self.port.measure(Measure::Status(self.status.phase));
             return Ok(());
         }
-        if self.dialect() == Dialect::Rc1 {
+        if !self.is_latest() {
             gate::confirm_rollout_rc1(self).await?;
         }
         if !self.subject.spec.skips_analysis() {
@@ -169,149 +198,65 @@ impl<P: Port> Tick<'_, P> {
         let routes = self.demand(routes).await?;
         self.port.measure(Measure::Weight(routes));
         self.start_or_go_on().await?;
-        if self.revision_changed().await? {
+        if self.revision_changed().await {
             self.say(What::Restart).await;
             self.route(Routes::PRIMARY).await?;
-            return self.begin(Phase::Progressing, 0).await;
+            let begun = self.begin(Phase::Progressing, 0).await;
+            return self.demand(begun).await;
         }
-        let result = self.judge_canary(routes).await;
-        self.port.measure(Measure::Judged);
-        result
+        self.judge_canary(routes).await
     }
 
-    async fn prepare_rc1(&mut self) -> Step {
-        let done = self.port.read_target().await;
-        self.demand(done).await?;
-        let done = self.port.reconcile_services().await;
-        self.demand(done).await?;
-        let done = self.port.create_primary().await;
-        self.demand(done).await?;
-        if self.is_initial() {
-            self.scale_down_at_first().await?;
-        }
-        let done = self.port.reconcile_scaler(true).await;
-        self.demand(done).await?;
-        let done = self.port.reconcile_apex().await;
-        self.demand(done).await?;
-        let done = self.port.reconcile_routes().await;
-        self.demand(done).await
-    }
-
-    async fn prepare_latest(&mut self) -> Step {
-        if self.subject.spec.suspend {
-            self.say(What::Suspended).await;
-            return Err(Halt);
-        }
-        if self.is_initial() {
-            self.probe_metrics().await;
-        }
-        let done = self.port.read_target().await;
-        self.demand(done).await?;
-        let done = self.port.reconcile_services().await;
-        self.demand(done).await?;
-        let done = self.port.create_primary().await;
-        self.demand(done).await?;
-        if self.is_initial() && !self.subject.spec.skips_analysis() {
-            let rollout = self.port.primary_rollout().await;
-            let rollout = self.demand(rollout).await?;
-            if let Err(reason) = self.verdict(&rollout, Role::Primary) {
-                self.say(What::Warning(&reason.text)).await;
-                return Err(Halt);
-            }
-        }
-        let done = self.port.reconcile_apex().await;
-        self.demand(done).await?;
-        if self.is_initial() {
-            self.note(What::ScalingDown);
-            let scaled = self.port.scale_target(Scale::Zero).await;
-            self.demand(scaled).await?;
-        }
-        let done = self.port.reconcile_scaler(true).await;
-        self.demand(done).await?;
-        let done = self.port.reconcile_routes().await;
-        self.demand(done).await
-    }
-
-    async fn probe_metrics(&mut self) {
-        let analysis = self.analysis;
-        for metric in &analysis.metrics {
-            let online = match &metric.template_ref {
-                None => self.port.is_online(Server::Default).await.map_err(|error| error.text().to_owned()),
-                Some(reference) => {
-                    let namespace = if reference.namespace.is_empty() {
-                        self.subject.namespace
-                    } else {
-                        &reference.namespace
-                    };
-                    match self.port.metric_template(namespace, &reference.name).await {
-                        Err(error) => Err(error),
-                        Ok(template) => {
-                            let online = self.port.is_online(Server::Template(&template)).await;
-                            online.map_err(|error| error.text().to_owned())
-                        }
-                    }
-                }
-            };
-            if let Err(error) = online {
-                self.say(What::MetricsOffline(&error)).await;
-                return;
-            }
-        }
-        self.say(What::MetricsOnline).await;
-    }
-
-    fn is_initial(&self) -> bool {
+    pub(crate) fn is_initial(&self) -> bool {
         matches!(self.status.phase, Phase::Unset | Phase::Initializing)
     }
 
-    async fn scale_down_at_first(&mut self) -> Step {
-        if !self.subject.spec.skips_analysis() {
-            let rollout = self.port.primary_rollout().await;
-            let rollout = self.demand(rollout).await?;
-            if let Err(reason) = self.verdict(&rollout, Role::Primary) {
-                self.say(What::Warning(&reason.text)).await;
-                return Err(Halt);
-            }
-        }
-        self.note(What::ScalingDown);
-        let scaled = self.port.scale_target(Scale::Zero).await;
-        self.demand(scaled).await
+    pub(crate) async fn tell_initialized(&mut self) {
+        self.say(What::Initialized).await;
+        let kind = self.names.kind;
+        self.alert(format!("New {kind} detected, initialization completed."), true, Severity::Info).await;
     }
 
-    async fn initialized(&mut self) -> Step {
-        self.begin(Phase::Initialized, 0).await?;
-        self.say(What::Initialized).await;
-        let kind = if self.names.kind.is_empty() { "Deployment" } else { self.names.kind };
-        self.alert(format!("New {kind} detected, initialization completed."), true, Severity::Info).await;
-        Ok(())
+    /// Whether the phase is one of a run.
+    fn is_busy(&self) -> bool {
+        match self.status.phase {
+            Phase::Progressing | Phase::Waiting | Phase::Promoting | Phase::Finalising => true,
+            Phase::WaitingPromotion => self.is_latest(),
+            _ => false,
+        }
     }
 
     async fn should_advance(&mut self) -> Step<bool> {
-        let busy = matches!(
-            self.status.phase,
-            Phase::Progressing
-                | Phase::Waiting
-                | Phase::WaitingPromotion
-                | Phase::Promoting
-                | Phase::Finalising
-        );
-        if busy || self.is_initial() || self.status.last_applied_spec.is_empty() {
+        let fresh = self.status.last_applied_spec.is_empty() || self.status.phase == Phase::Initializing;
+        if self.is_busy() || (fresh && !self.is_latest()) {
             return Ok(true);
         }
-        self.target_changed().await
+        if self.is_latest() && self.status.phase == Phase::Failed {
+            // The revision counts as applied from here on, whatever becomes of this tick: one that halts loses it.
+            let observed = self.observe().await;
+            let observed = self.demand(observed).await?;
+            let written = self.port.write_status(StatusChange::Applied(observed)).await;
+            self.demand(written).await?;
+        }
+        let changed = self.target_changed().await;
+        self.demand(changed).await
     }
 
     /// Whether template or configuration differ from what was last seen. A template that was promoted before is no
     /// change: somebody went back by hand.
-    async fn target_changed(&mut self) -> Step<bool> {
-        let hash = self.port.target_hash().await;
-        let hash = self.demand(hash).await?;
+    async fn target_changed(&mut self) -> Result<bool, String> {
+        if self.status.last_applied_spec.is_empty() {
+            return Ok(true);
+        }
+        let hash = self.port.target_hash().await?;
         if hash != self.status.last_applied_spec && hash != self.status.last_promoted_spec {
             return Ok(true);
         }
-        let configs = self.port.target_configs().await;
-        let Some(configs) = self.demand(configs).await? else { return Ok(false) };
-        let known = self.status.tracked_configs.clone().unwrap_or_default();
+        let Some(configs) = self.port.target_configs().await? else { return Ok(false) };
+        let Some(known) = self.status.tracked_configs.clone() else { return Ok(!configs.is_empty()) };
+        if known.len() != configs.len() {
+            return Ok(true);
+        }
         let changed = configs.into_iter().find(|(name, sum)| known.get(name) != Some(sum));
         if let Some((name, _)) = &changed {
             let (kind, name) = name.split_once('/').unwrap_or(("configmap", name));
@@ -320,12 +265,14 @@ impl<P: Port> Tick<'_, P> {
         Ok(changed.is_some())
     }
 
-    async fn revision_changed(&mut self) -> Step<bool> {
-        match self.status.phase {
-            Phase::Progressing => self.target_changed().await,
-            Phase::WaitingPromotion if self.dialect() == Dialect::Latest => self.target_changed().await,
-            _ => Ok(false),
-        }
+    /// Whether the revision changed in the middle of a run; what cannot be read counts as unchanged.
+    async fn revision_changed(&mut self) -> bool {
+        let judged = match self.status.phase {
+            Phase::Progressing => true,
+            Phase::WaitingPromotion => self.is_latest(),
+            _ => false,
+        };
+        judged && self.target_changed().await.unwrap_or(false)
     }
 
     pub(crate) fn verdict(&self, rollout: &Rollout, role: Role) -> Result<(), NotReady> {
@@ -342,19 +289,15 @@ impl<P: Port> Tick<'_, P> {
         let rollout = self.port.primary_rollout().await;
         let rollout = self.demand(rollout).await?;
         let Err(reason) = self.verdict(&rollout, Role::Primary) else { return Ok(()) };
-        if self.dialect() == Dialect::Rc1 || reason.retriable {
+        let doomed = self.is_latest() && !reason.retriable;
+        // With a primary beyond hope that already runs the new template, the canary serves on.
+        if doomed && matches!(self.status.phase, Phase::Promoting | Phase::Finalising) {
             self.say(What::Warning(&reason.text)).await;
+            self.fail_promotion(&reason.text).await?;
             return Err(Halt);
         }
-        if matches!(self.status.phase, Phase::Promoting | Phase::Finalising) {
-            // The primary is beyond hope and already runs the new template: the canary serves on.
-            self.say(What::PromotionFailed(&reason.text)).await;
-            let text = format!("Promotion failed, primary not ready: {}", reason.text);
-            self.alert(text, false, Severity::Error).await;
-            self.route(Routes::CANARY).await?;
-            self.begin(Phase::Failed, 100).await?;
-        } else {
-            self.say(What::Warning(&reason.text)).await;
+        self.say(What::Warning(&reason.text)).await;
+        if doomed {
             self.roll_back().await?;
         }
         Err(Halt)
@@ -363,23 +306,28 @@ impl<P: Port> Tick<'_, P> {
     /// Decides between the first tick of a Canary or a run and one in the middle of it.
     async fn start_or_go_on(&mut self) -> Step {
         self.port.measure(Measure::Status(self.status.phase));
-        match self.status.phase {
-            Phase::Progressing | Phase::Promoting | Phase::Finalising => return Ok(()),
-            Phase::WaitingPromotion if self.dialect() == Dialect::Latest => return Ok(()),
-            Phase::Unset | Phase::Initializing => {
-                self.initialized().await?;
-                return Err(Halt);
-            }
-            _ => {}
+        if self.is_busy() && self.status.phase != Phase::Waiting {
+            return Ok(());
         }
-        if self.dialect() == Dialect::Latest {
+        if self.is_initial() {
+            let begun = self.begin(Phase::Initialized, 0).await;
+            self.demand_quietly(begun)?;
+            self.tell_initialized().await;
+            return Err(Halt);
+        }
+        if self.is_latest() {
             gate::confirm_rollout(self).await?;
         }
         self.say_in(What::NewRevision, Phase::Progressing).await;
         self.alert(progressing(self.dialect()), true, Severity::Info).await;
-        let scaled = self.port.scale_target(Scale::Up).await;
-        self.demand(scaled).await?;
-        self.begin(Phase::Progressing, 0).await?;
+        let resumed = self.port.resume_scaler().await;
+        self.demand(resumed).await?;
+        if let Err(error) = self.port.scale_target(Scale::Up).await {
+            self.say(What::Failure(&error)).await;
+            return Err(Halt);
+        }
+        let begun = self.begin(Phase::Progressing, 0).await;
+        self.demand_quietly(begun)?;
         Err(Halt)
     }
 
@@ -389,49 +337,56 @@ impl<P: Port> Tick<'_, P> {
         let rollout = self.demand(rollout).await?;
         let mut late = None;
         if let Err(reason) = self.verdict(&rollout, Role::Canary) {
-            match (self.dialect(), reason.retriable) {
-                (_, true) => {
-                    self.say(What::Warning(&reason.text)).await;
-                    return Err(Halt);
+            if !self.is_latest() && !reason.retriable {
+                late = Some(reason.text);
+            } else {
+                self.say(What::Warning(&reason.text)).await;
+                if !reason.retriable {
+                    self.roll_back().await?;
                 }
-                (Dialect::Rc1, false) => late = Some(reason.text),
-                (Dialect::Latest, false) => {
-                    self.say(What::Warning(&reason.text)).await;
-                    return self.roll_back().await;
-                }
+                return Err(Halt);
             }
         }
         if self.subject.spec.skips_analysis() {
-            return self.skip().await;
+            match self.skip().await {
+                // As upstream: a skip that failed half-way leaves the tick to go on as if nothing was to be skipped.
+                Err(Halt) if !self.is_latest() => {}
+                result => return result,
+            }
         }
         let phase = self.status.phase;
-        let can_roll_back = phase == Phase::Progressing
-            || (phase == Phase::WaitingPromotion && self.dialect() == Dialect::Latest);
-        if can_roll_back && gate::asks_for_rollback(self).await {
+        let is_judged = phase == Phase::Progressing || (phase == Phase::WaitingPromotion && self.is_latest());
+        if is_judged && gate::asks_for_rollback(self).await {
             self.say(What::ManualRollback).await;
             self.alert("Rolling back manual webhook invoked", false, Severity::Warn).await;
             return self.roll_back().await;
         }
         match phase {
-            Phase::Promoting => return strategy::shift_back(self, routes).await,
+            Phase::Promoting => {
+                if self.is_latest() {
+                    let scaler = self.port.reconcile_scaler(false).await;
+                    self.demand(scaler).await?;
+                }
+                return strategy::shift_back(self, routes).await;
+            }
             Phase::Finalising => return self.finish().await,
             _ => {}
         }
-        let threshold = self.threshold();
-        if can_roll_back && (late.is_some() || self.status.failed_checks >= threshold) {
-            match late {
-                Some(why) => {
-                    self.say(What::DeadlineExceeded(&why)).await;
-                    self.alert(format!("Progress deadline exceeded {why}"), false, Severity::Error).await;
-                }
-                None => {
-                    self.say(What::ThresholdReached(self.status.failed_checks)).await;
-                    let text = format!("Failed checks threshold reached {}", self.status.failed_checks);
-                    self.alert(text, false, Severity::Error).await;
-                }
-            }
+        if let Some(why) = late.filter(|_| is_judged) {
+            self.say(What::DeadlineExceeded(&why)).await;
+            self.alert(format!("Progress deadline exceeded {why}"), false, Severity::Error).await;
             return self.roll_back().await;
         }
+        if is_judged && self.threshold_reached() {
+            return self.roll_back().await;
+        }
+        let result = self.check_and_step(routes).await;
+        self.port.measure(Measure::Judged);
+        result
+    }
+
+    /// One check, and the strategy's step if it passed.
+    async fn check_and_step(&mut self, routes: Routes) -> Step {
         let is_start =
             routes.canary == 0 && self.status.iterations == 0 && !(self.analysis.mirror && routes.mirrored);
         let passed = if is_start {
@@ -446,54 +401,8 @@ impl<P: Port> Tick<'_, P> {
         strategy::step(self, routes).await
     }
 
-    /// Failed checks that roll back; at least one.
-    fn threshold(&self) -> i32 {
-        if self.analysis.threshold > 0 { self.analysis.threshold } else { 1 }
-    }
-
-    /// Promotes without looking.
-    async fn skip(&mut self) -> Step {
-        self.route(Routes::PRIMARY).await?;
-        self.copy().await?;
-        let scaled = self.port.scale_target(Scale::Zero).await;
-        self.demand(scaled).await?;
-        self.enter(Phase::Succeeded).await?;
-        self.port.measure(Measure::Success { skipped: true });
-        self.say(What::Skipped).await;
-        self.alert("Canary analysis was skipped, promotion finished.", false, Severity::Info).await;
-        Ok(())
-    }
-
-    /// Copies the canary's template to the primary.
-    pub(crate) async fn copy(&mut self) -> Step {
-        self.say(What::Copying).await;
-        let promoted = self.port.promote().await;
-        self.demand(promoted).await?;
-        let scaler = self.port.reconcile_scaler(false).await;
-        self.demand(scaler).await
-    }
-
-    async fn finish(&mut self) -> Step {
-        let scaled = self.port.scale_target(Scale::Zero).await;
-        self.demand(scaled).await?;
-        self.enter(Phase::Succeeded).await?;
-        self.port.measure(Measure::Success { skipped: false });
-        gate::post_rollout(self, Phase::Succeeded).await;
-        self.say(What::Promoted).await;
-        let text = "Canary analysis completed successfully, promotion finished.";
-        self.alert(text, false, Severity::Info).await;
-        Ok(())
-    }
-
-    /// Back to the primary, canary to zero.
-    async fn roll_back(&mut self) -> Step {
-        self.route(Routes::PRIMARY).await?;
-        self.say_in(What::Failed, Phase::Failed).await;
-        let scaled = self.port.scale_target(Scale::Zero).await;
-        self.demand(scaled).await?;
-        self.begin(Phase::Failed, 0).await?;
-        self.port.measure(Measure::Failure);
-        gate::post_rollout(self, Phase::Failed).await;
-        Ok(())
+    /// Whether enough checks failed to roll back; at least one.
+    pub(crate) fn threshold_reached(&self) -> bool {
+        self.status.failed_checks >= self.analysis.threshold.max(1)
     }
 }

@@ -4,7 +4,6 @@
 use crd::{CanaryMetric, MetricTemplate};
 
 use crate::advance::Tick;
-use crate::dialect::Dialect;
 use crate::gate;
 use crate::message::{Bound, What, millis};
 use crate::port::{Measure, Port, QueryError, Server};
@@ -20,13 +19,12 @@ pub(crate) async fn passes<P: Port>(tick: &mut Tick<'_, P>) -> bool {
     }
     for metric in &tick.analysis.metrics {
         let passed = match metric.name.as_str() {
-            _ if metric.template_ref.is_some() => true,
             "request-success-rate" => success_rate(tick, metric).await,
             "request-duration" => duration(tick, metric).await,
-            _ if !metric.query.is_empty() => inline(tick, metric).await,
             _ => true,
         };
-        if !passed {
+        // As upstream, names and queries are looked at one after the other: a metric may be both.
+        if !passed || (!metric.query.is_empty() && !inline(tick, metric).await) {
             return false;
         }
     }
@@ -35,7 +33,7 @@ pub(crate) async fn passes<P: Port>(tick: &mut Tick<'_, P>) -> bool {
             if !template(tick, metric).await {
                 return false;
             }
-        } else if tick.dialect() == Dialect::Latest && !is_builtin(&metric.name) && metric.query.is_empty() {
+        } else if tick.is_latest() && !is_builtin(&metric.name) && metric.query.is_empty() {
             tick.say(What::NoUsableMetric).await;
             return false;
         }
@@ -83,12 +81,9 @@ fn crossed(metric: &CanaryMetric, value: f64, is_min: bool) -> Option<Bound> {
 }
 
 async fn success_rate<P: Port>(tick: &mut Tick<'_, P>, metric: &CanaryMetric) -> bool {
-    let asked = {
-        let query = query_of(tick, Check::SuccessRate, metric);
-        tick.port.query(&query).await
-    };
-    match asked {
-        Err(error) => builtin_failed(tick, metric, &error).await,
+    let query = query_of(tick, Check::SuccessRate, metric);
+    match tick.port.query(&query).await {
+        Err(error) => builtin_failed(tick, &query, &error).await,
         Ok(value) => {
             tick.port.measure(Measure::Analysis { metric: &metric.name, value });
             match crossed(metric, value, true) {
@@ -106,7 +101,7 @@ async fn duration<P: Port>(tick: &mut Tick<'_, P>, metric: &CanaryMetric) -> boo
     let query = query_of(tick, Check::Duration, metric);
     let asked = tick.port.query(&query).await;
     let value = match asked {
-        Err(error) => return builtin_failed(tick, metric, &error).await,
+        Err(error) => return builtin_failed(tick, &query, &error).await,
         Ok(value) => value,
     };
     let nanos = query.duration_nanos(value);
@@ -135,18 +130,17 @@ fn query_of<'a, P>(tick: &Tick<'a, P>, check: Check, metric: &'a CanaryMetric) -
     query(tick, check, metric, Server::Default)
 }
 
-async fn builtin_failed<P: Port>(tick: &mut Tick<'_, P>, metric: &CanaryMetric, error: &QueryError) -> bool {
+async fn builtin_failed<P: Port>(tick: &mut Tick<'_, P>, query: &Query<'_>, error: &QueryError) -> bool {
+    let text = format!("{}{}", query.error_prefix(), error.text());
     match error {
-        QueryError::NoValues => tick.say(What::NoValues(&metric.name)).await,
+        QueryError::NoValues | QueryError::NoValuesIn(_) => {
+            tick.say(What::NoValues(&query.metric.name, &text)).await;
+        }
         QueryError::Client(error) => {
             let url = tick.subject.spec.metrics_server.as_str();
             tick.say(What::NoClient(url, error)).await;
         }
-        QueryError::Failed(error) if tick.dialect() == Dialect::Latest => {
-            let error = format!("running query failed: {error}");
-            tick.say(What::QueryFailed(&error)).await;
-        }
-        other => tick.say(What::QueryFailed(other.text())).await,
+        _ => tick.say(What::QueryFailed(&text)).await,
     }
     false
 }
@@ -157,7 +151,9 @@ async fn inline<P: Port>(tick: &mut Tick<'_, P>, metric: &CanaryMetric) -> bool 
         tick.port.query(&query).await
     };
     match asked {
-        Err(QueryError::NoValues) => tick.say(What::NoInlineValues(&metric.name)).await,
+        Err(QueryError::NoValues | QueryError::NoValuesIn(_)) => {
+            tick.say(What::NoInlineValues(&metric.name)).await;
+        }
         Err(error) => tick.say(What::InlineQueryFailed(&metric.name, error.text())).await,
         Ok(value) => return within(tick, metric, value).await,
     }
@@ -194,7 +190,10 @@ async fn template<P: Port>(tick: &mut Tick<'_, P>, metric: &CanaryMetric) -> boo
     };
     match asked {
         Ok(value) => return within(tick, metric, value).await,
-        Err(QueryError::NoValues) => tick.say(What::NoCustomValues(&metric.name)).await,
+        Err(error @ (QueryError::NoValues | QueryError::NoValuesIn(_))) => {
+            tick.say(What::NoCustomValues(&metric.name, error.text())).await;
+        }
+        Err(QueryError::Unrendered(error)) => tick.say(What::TemplateUnrendered(&full_name, &error)).await,
         Err(QueryError::Secret { name, error }) => {
             tick.say(What::TemplateSecret(&full_name, &name, &error)).await;
         }

@@ -6,6 +6,7 @@ use crate::advance::{Halt, Step, Tick};
 use crate::alert::Severity;
 use crate::message::What;
 use crate::port::Port;
+use crate::status::StatusChange;
 
 fn hooks<'a, P>(tick: &Tick<'a, P>, kind: HookType) -> impl Iterator<Item = &'a CanaryWebhook> + use<'a, P> {
     tick.analysis.webhooks.iter().filter(move |hook| hook.kind == kind)
@@ -18,12 +19,14 @@ pub(crate) async fn confirm_rollout_rc1<P: Port>(tick: &mut Tick<'_, P>) -> Step
         match (answer, tick.status.phase) {
             (Err(_), phase) => {
                 if phase != Phase::Waiting {
-                    wait(tick, hook).await?;
+                    wait(tick, hook).await;
                 }
                 return Err(Halt);
             }
             (Ok(()), Phase::Waiting) => {
-                tick.enter(Phase::Progressing).await?;
+                let dialect = tick.dialect();
+                let opened = tick.try_write(StatusChange::Phase(Phase::Progressing, dialect)).await;
+                tick.demand_quietly(opened)?;
                 tick.say(What::HookPassed("Confirm-rollout", &hook.name)).await;
                 return Err(Halt);
             }
@@ -39,7 +42,7 @@ pub(crate) async fn confirm_rollout<P: Port>(tick: &mut Tick<'_, P>) -> Step {
         let phase = tick.status.phase;
         if tick.port.call_webhook(hook, phase).await.is_err() {
             if phase != Phase::Waiting {
-                wait(tick, hook).await?;
+                wait(tick, hook).await;
             }
             return Err(Halt);
         }
@@ -48,29 +51,35 @@ pub(crate) async fn confirm_rollout<P: Port>(tick: &mut Tick<'_, P>) -> Step {
     Ok(())
 }
 
-async fn wait<P: Port>(tick: &mut Tick<'_, P>, hook: &CanaryWebhook) -> Step {
-    tick.enter(Phase::Waiting).await?;
+async fn wait<P: Port>(tick: &mut Tick<'_, P>, hook: &CanaryWebhook) {
+    let dialect = tick.dialect();
+    let waiting = tick.try_write(StatusChange::Phase(Phase::Waiting, dialect)).await;
+    // As upstream: the gate's message comes even if the status could not be written.
+    let _ = tick.demand_quietly(waiting);
     tick.say(What::AwaitsRollout(&hook.name)).await;
     if !hook.mute_alert {
         tick.alert("Canary is waiting for approval.", false, Severity::Warn).await;
     }
-    Ok(())
 }
 
-/// `confirm-promotion`: whether promotion may begin.
-pub(crate) async fn confirm_promotion<P: Port>(tick: &mut Tick<'_, P>) -> Step {
+/// `confirm-promotion`: whether promotion may begin. `iterations` are those of the run, 0 if it has weights.
+pub(crate) async fn confirm_promotion<P: Port>(tick: &mut Tick<'_, P>, iterations: i32) -> Step {
     for hook in hooks(tick, HookType::ConfirmPromotion) {
         let answer = tick.port.call_webhook(hook, Phase::Progressing).await;
         if answer.is_ok() {
             tick.say(What::HookPassed("Confirm-promotion", &hook.name)).await;
             continue;
         }
-        let is_new = tick.dialect() == crate::Dialect::Latest;
-        if is_new && tick.status.phase == Phase::WaitingPromotion {
-            return Err(Halt);
-        }
-        if is_new {
-            tick.enter(Phase::WaitingPromotion).await?;
+        if tick.is_latest() {
+            // One iteration is judged again before the gate is asked again.
+            let iterations = iterations - 1;
+            if tick.status.phase == Phase::WaitingPromotion {
+                tick.write(StatusChange::Iterations(iterations)).await?;
+                return Err(Halt);
+            }
+            let waiting = tick.try_write(StatusChange::AwaitPromotion { iterations }).await;
+            // As upstream: the gate's message comes even if the status could not be written.
+            let _ = tick.demand_quietly(waiting);
         }
         tick.say(What::AwaitsPromotion(&hook.name)).await;
         if !hook.mute_alert {
@@ -124,11 +133,12 @@ pub(crate) async fn rollout<P: Port>(tick: &mut Tick<'_, P>) -> bool {
 
 /// `post-rollout`: told how it ended.
 pub(crate) async fn post_rollout<P: Port>(tick: &mut Tick<'_, P>, phase: Phase) {
+    let told = if phase == Phase::Succeeded { tick.succeeded() } else { tick.told_phase };
     for hook in hooks(tick, HookType::PostRollout) {
         match tick.port.call_webhook(hook, phase).await {
-            Ok(()) => tick.say(What::HookPassed("Post-rollout", &hook.name)).await,
+            Ok(()) => tick.say_in(What::HookPassed("Post-rollout", &hook.name), told).await,
             Err(error) => {
-                tick.say(What::PostRolloutFailed(&hook.name, &error)).await;
+                tick.say_in(What::PostRolloutFailed(&hook.name, &error), told).await;
                 return;
             }
         }

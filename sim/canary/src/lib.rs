@@ -6,17 +6,18 @@
 //! property tests and the what-if fast path run it that way, the controller program runs it over real clients.
 //!
 //! Two [`Dialect`]s are followed, `v1.0.0-rc.1` and `v1.44.0`: they differ in the order of steps, in what a failure
-//! leads to, and in wording. All wording is in [`Message`]. Not followed: the newer release rewrites the hash of a
-//! failed revision in each tick.
+//! leads to, and in wording, all of which is in [`Message`].
 
 mod advance;
 mod alert;
 mod analysis;
 mod dialect;
+mod ending;
 mod gate;
 mod go;
 mod message;
 mod port;
+mod prepare;
 mod query;
 mod readiness;
 mod status;
@@ -31,7 +32,7 @@ pub use go::{duration_text, float_text, parse_duration};
 pub use message::{Bound, Kind, Message, Names, What};
 pub use port::{Measure, Port, QueryError, Routes, Scale, Server};
 pub use query::{Check, Query};
-pub use readiness::{NotReady, Role, Rollout, ready};
+pub use readiness::{NotReady, Role, Rollout, Workload, ready};
 pub use status::{Observed, StatusChange, initializing};
 pub use step::{max_weight, next_step};
 pub use template::{TemplateModel, render};

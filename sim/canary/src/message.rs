@@ -64,6 +64,8 @@ pub enum Bound {
 pub enum What<'a> {
     /// Somebody else's sentence, as a warning.
     Warning(&'a str),
+    /// Somebody else's sentence, as an error.
+    Failure(&'a str),
     /// The Canary is suspended.
     Suspended,
     /// Its metrics servers answer.
@@ -133,10 +135,10 @@ pub enum What<'a> {
     NoRollback(&'a str),
     /// A rollback hook asks for a rollback.
     RollbackPassed(&'a str),
-    /// A builtin metric has no values.
-    NoValues(&'a str),
-    /// A MetricTemplate's query gives no values.
-    NoCustomValues(&'a str),
+    /// A builtin metric has no values: the metric, the server's words.
+    NoValues(&'a str, &'a str),
+    /// A MetricTemplate's query gives no values: the metric, the server's words.
+    NoCustomValues(&'a str, &'a str),
     /// An inline query gives no values.
     NoInlineValues(&'a str),
     /// A builtin's query failed.
@@ -151,6 +153,8 @@ pub enum What<'a> {
     NoClient(&'a str, &'a str),
     /// A template could not be read: `NAME.NAMESPACE`, why.
     TemplateMissing(&'a str, &'a str),
+    /// A template's query could not be rendered: template, why.
+    TemplateUnrendered(&'a str, &'a str),
     /// A template's Secret could not be read: template, Secret, why.
     TemplateSecret(&'a str, &'a str, &'a str),
     /// A template's provider is unusable: template, type, why.
@@ -201,13 +205,15 @@ impl Message<'_> {
             | Skipped
             | HookPassed(..)
             | NoRollback(_) => Kind::Info,
-            MetricsOffline(_)
+            Failure(_)
+            | MetricsOffline(_)
             | QueryFailed(_)
             | InlineQueryFailed(..)
             | TemplateQueryFailed(..)
             | NoUsableMetric
             | NoClient(..)
             | TemplateMissing(..)
+            | TemplateUnrendered(..)
             | TemplateSecret(..)
             | TemplateProvider(..) => Kind::Error,
             MirrorStep(..) | MirrorStarts | ScalingDown | ConfigChanged(..) => Kind::Log,
@@ -222,7 +228,7 @@ impl fmt::Display for Message<'_> {
         let Names { name, namespace, target, kind, provider } = self.names;
         let latest = self.dialect == Dialect::Latest;
         match self.what {
-            Warning(text) => f.write_str(text),
+            Warning(text) | Failure(text) => f.write_str(text),
             Suspended => f.write_str("skipping canary run as object is suspended"),
             MetricsOnline => f.write_str("all the metrics providers are available!"),
             MetricsOffline(error) => write!(f, "Error checking metric providers: {error}"),
@@ -280,19 +286,17 @@ impl fmt::Display for Message<'_> {
             HookPassed(kind, hook) => write!(f, "{kind} check {hook} passed"),
             NoRollback(hook) => write!(f, "Rollback hook {hook} not signaling a rollback"),
             RollbackPassed(hook) => write!(f, "Rollback check {hook} passed"),
-            NoValues(metric) => {
+            NoValues(metric, error) => {
+                let suffix = if *kind == "Service" { ":service" } else { "" };
                 write!(
                     f,
-                    "Halt advancement no values found for {provider} metric {metric} probably {target}.{namespace} is not receiving traffic"
+                    "Halt advancement no values found for {provider}{suffix} metric {metric} probably {target}.{namespace} is not receiving traffic"
                 )?;
-                if latest && metric == "request-success-rate" {
-                    f.write_str(": running query failed: no values found")?;
-                }
-                Ok(())
+                if latest && metric == "request-success-rate" { write!(f, ": {error}") } else { Ok(()) }
             }
-            NoCustomValues(metric) => {
+            NoCustomValues(metric, error) => {
                 write!(f, "Halt advancement no values found for custom metric: {metric}")?;
-                if latest { f.write_str(": no values found") } else { Ok(()) }
+                if latest { write!(f, ": {error}") } else { Ok(()) }
             }
             NoInlineValues(metric) => write!(f, "Halt advancement no values found for metric: {metric}"),
             QueryFailed(error) => write!(f, "Prometheus query failed: {error}"),
@@ -303,6 +307,9 @@ impl fmt::Display for Message<'_> {
             }
             NoClient(url, error) => write!(f, "Error building Prometheus client for {url} {error}"),
             TemplateMissing(template, error) => write!(f, "Metric template {template} error: {error}"),
+            TemplateUnrendered(template, error) => {
+                write!(f, "Metric template {template} query render error: {error}")
+            }
             TemplateSecret(template, secret, error) => {
                 write!(f, "Metric template {template} secret {secret} error: {error}")
             }

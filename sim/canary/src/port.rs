@@ -45,6 +45,16 @@ pub trait Port: Send {
     /// Reads how the target's rollout stands.
     fn canary_rollout(&mut self) -> impl Future<Output = Result<Rollout, String>> + Send;
 
+    /// Stops the target's autoscaler from scaling it up again while it is scaled to zero.
+    fn pause_scaler(&mut self) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Lets the target's autoscaler work again.
+    fn resume_scaler(&mut self) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Scales the target.
     fn scale_target(&mut self, scale: Scale) -> impl Future<Output = Result<(), String>> + Send;
 
@@ -139,6 +149,8 @@ pub enum Server<'a> {
 pub enum QueryError {
     /// The answer was empty (or, in the newer dialect, not a number).
     NoValues,
+    /// The answer held no value; why, in the provider's words.
+    NoValuesIn(String),
     /// The Canary's own metrics server is no URL.
     Client(String),
     /// The Secret that a template names could not be read.
@@ -150,6 +162,8 @@ pub enum QueryError {
     },
     /// The provider that a template names is unusable.
     Provider(String),
+    /// The template's query could not be rendered.
+    Unrendered(String),
     /// The query failed.
     Failed(String),
 }
@@ -159,7 +173,9 @@ impl QueryError {
     pub(crate) fn text(&self) -> &str {
         match self {
             QueryError::NoValues => "no values found",
-            QueryError::Client(error)
+            QueryError::NoValuesIn(error)
+            | QueryError::Unrendered(error)
+            | QueryError::Client(error)
             | QueryError::Secret { error, .. }
             | QueryError::Provider(error)
             | QueryError::Failed(error) => error,

@@ -48,6 +48,8 @@ impl Query<'_> {
             (Check::SuccessRate, _) => render(self.success_rate(), &self.model()),
             (Check::Duration, _) => render(self.duration(), &self.model()),
             (Check::Inline, _) if self.dialect == Dialect::Rc1 => Ok(self.metric.query.clone()),
+            // As upstream: a query that cannot be rendered is asked as an empty one.
+            (Check::Inline, _) => Ok(render(&self.metric.query, &self.model()).unwrap_or_default()),
             (_, Server::Template(template)) => render(&template.spec.query, &self.model()),
             (_, Server::Default) => render(&self.metric.query, &self.model()),
         };
@@ -74,9 +76,20 @@ impl Query<'_> {
         }
     }
 
-    /// Whether the builtin queries read the workload's own HTTP metrics, not the mesh's.
+    /// Whether the builtin queries read the workload's own HTTP metrics, not the mesh's. A Service has no pods of
+    /// its own: the mesh is asked for it, whoever routes.
     fn reads_http_metrics(&self) -> bool {
-        matches!(self.provider, "kubernetes" | "none")
+        let switches = match self.dialect {
+            Dialect::Rc1 => matches!(self.provider, "kubernetes" | "none"),
+            Dialect::Latest => self.provider == "kubernetes" || self.provider.starts_with("gatewayapi"),
+        };
+        switches && self.spec.target_ref.kind != "Service"
+    }
+
+    /// What the newer dialect puts before a builtin's error.
+    pub(crate) fn error_prefix(&self) -> &'static str {
+        let bare = self.check == Check::SuccessRate && self.reads_http_metrics();
+        if self.dialect == Dialect::Rc1 || bare { "" } else { "running query failed: " }
     }
 
     fn success_rate(&self) -> &'static str {

@@ -26,6 +26,13 @@ pub enum StatusChange {
     Weight(i32),
     /// The iterations of this run.
     Iterations(i32),
+    /// What was observed, and nothing else.
+    Applied(Observed),
+    /// Promotion waits for approval: the phase, no weight, and the iterations to go on from.
+    AwaitPromotion {
+        /// One less than the run's.
+        iterations: i32,
+    },
     /// The phase; most phases zero weight and iterations.
     Phase(Phase, Dialect),
     /// The phase with fresh counters and what was observed: a run begins or ends.
@@ -48,6 +55,16 @@ impl StatusChange {
             StatusChange::FailedChecks(count) => status.failed_checks = *count,
             StatusChange::Weight(weight) => status.canary_weight = *weight,
             StatusChange::Iterations(count) => status.iterations = *count,
+            StatusChange::Applied(observed) => {
+                status.last_applied_spec.clone_from(&observed.hash);
+                status.tracked_configs.clone_from(&observed.configs);
+            }
+            StatusChange::AwaitPromotion { iterations } => {
+                status.phase = Phase::WaitingPromotion;
+                status.canary_weight = 0;
+                status.iterations = *iterations;
+                set_condition(status, spec, Dialect::Latest, now);
+            }
             StatusChange::Phase(phase, dialect) => {
                 status.phase = *phase;
                 let keeps = match phase {
@@ -57,8 +74,7 @@ impl StatusChange {
                 };
                 if !keeps {
                     status.canary_weight = 0;
-                    status.iterations =
-                        if *phase == Phase::WaitingPromotion { status.iterations - 1 } else { 0 };
+                    status.iterations = 0;
                 }
                 promoted(status, *dialect);
                 set_condition(status, spec, *dialect, now);

@@ -3,7 +3,6 @@
 use crd::Phase;
 
 use crate::advance::{Halt, Step, Tick};
-use crate::dialect::Dialect;
 use crate::gate;
 use crate::message::What;
 use crate::port::{Port, Routes};
@@ -16,10 +15,11 @@ const ITERATIONS_DEFAULT: i32 = 10;
 /// Takes the step of the Canary's strategy: A/B, blue/green or progressive.
 pub(crate) async fn step<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Step {
     let mut iterations = tick.analysis.iterations;
-    let switches = tick.settings.provider == "kubernetes";
-    if switches {
-        if !tick.analysis.matches.is_empty() {
+    let mut matches = !tick.analysis.matches.is_empty();
+    if tick.switches() {
+        if matches {
             tick.say(What::NoAbTesting).await;
+            matches = false;
         }
         if iterations < 1 {
             tick.say(What::NoProgressiveTraffic).await;
@@ -27,23 +27,25 @@ pub(crate) async fn step<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Ste
             iterations = ITERATIONS_DEFAULT;
         }
     }
-    if !tick.analysis.matches.is_empty() && iterations > 0 && !switches {
-        return ab(tick, iterations).await;
-    }
     if iterations > 0 {
-        return blue_green(tick, routes, iterations, switches).await;
+        return if matches { ab(tick, iterations).await } else { blue_green(tick, routes, iterations).await };
     }
-    let weighted = tick.analysis.step_weight > 0
-        || (tick.dialect() == Dialect::Latest && !tick.analysis.step_weights.is_empty());
-    if weighted { progressive(tick, routes).await } else { Ok(()) }
+    let weight = next_step(tick.analysis, routes.canary, tick.dialect());
+    if weight <= 0 {
+        // As upstream: without a step the analysis goes round for ever.
+        return Ok(());
+    }
+    if tick.is_latest() && !routes.mirrored && tick.status.phase != Phase::WaitingPromotion {
+        gate::confirm_increase(tick).await?;
+    }
+    progressive(tick, routes, weight).await
 }
 
-async fn progressive<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Step {
-    let dialect = tick.dialect();
-    if routes.canary >= max_weight(tick.analysis, dialect) {
+async fn progressive<P: Port>(tick: &mut Tick<'_, P>, routes: Routes, step: i32) -> Step {
+    if routes.canary >= max_weight(tick.analysis, tick.dialect()) {
+        gate::confirm_promotion(tick, tick.analysis.iterations).await?;
         return promote(tick).await;
     }
-    let step = next_step(tick.analysis, routes.canary, dialect);
     let mirrors = tick.analysis.mirror && routes.canary == 0;
     let next = if mirrors && !routes.mirrored {
         Routes { mirrored: true, ..Routes::PRIMARY }
@@ -54,9 +56,6 @@ async fn progressive<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Step {
         let (primary, canary) = ((routes.primary - step).max(0), (routes.canary + step).min(100));
         Routes { primary, canary, mirrored: routes.mirrored }
     };
-    if dialect == Dialect::Latest && !next.mirrored {
-        gate::confirm_increase(tick).await?;
-    }
     if mirrors {
         tick.note(What::MirrorStep(next.primary, next.canary, next.mirrored));
     }
@@ -67,55 +66,59 @@ async fn progressive<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Step {
 }
 
 async fn promote<P: Port>(tick: &mut Tick<'_, P>) -> Step {
-    gate::confirm_promotion(tick).await?;
     tick.copy().await?;
     tick.enter(Phase::Promoting).await
+}
+
+async fn iterate<P: Port>(tick: &mut Tick<'_, P>, done: i32, all: i32) -> Step {
+    tick.write(StatusChange::Iterations(done)).await?;
+    tick.say(What::Iteration(done, all)).await;
+    Ok(())
 }
 
 async fn ab<P: Port>(tick: &mut Tick<'_, P>, iterations: i32) -> Step {
     let done = tick.status.iterations;
     if done < iterations {
         tick.route(Routes::CANARY).await?;
-        tick.write(StatusChange::Iterations(done + 1)).await?;
-        tick.say(What::Iteration(done + 1, iterations)).await;
-        return Ok(());
+        return iterate(tick, done + 1, iterations).await;
     }
-    promote(tick).await
+    gate::confirm_promotion(tick, iterations).await?;
+    // As upstream: a run whose iterations were lowered below what it has done is never promoted.
+    if done == iterations { promote(tick).await } else { Ok(()) }
 }
 
-async fn blue_green<P: Port>(
-    tick: &mut Tick<'_, P>,
-    routes: Routes,
-    iterations: i32,
-    switches: bool,
-) -> Step {
+async fn blue_green<P: Port>(tick: &mut Tick<'_, P>, routes: Routes, iterations: i32) -> Step {
     let done = tick.status.iterations;
-    let mirrors = tick.analysis.mirror && !switches;
+    let switches = tick.switches();
     if done < iterations {
-        if mirrors && !routes.mirrored {
-            tick.route(Routes { mirrored: true, ..Routes::PRIMARY }).await?;
+        if tick.analysis.mirror && !switches && !routes.mirrored {
+            // As upstream: a mirror that cannot be set is told, and the run goes on.
+            let mirrored = Routes { mirrored: true, ..Routes::PRIMARY };
+            if let Err(error) = tick.port.set_routes(mirrored).await {
+                tick.say(What::Warning(&error)).await;
+            }
             tick.note(What::MirrorStarts);
         }
-        tick.write(StatusChange::Iterations(done + 1)).await?;
-        tick.say(What::Iteration(done + 1, iterations)).await;
-        return Ok(());
+        return iterate(tick, done + 1, iterations).await;
     }
-    gate::confirm_promotion(tick).await?;
-    if done == iterations {
-        if !switches {
-            tick.say(What::RouteToCanary { mirrored: mirrors }).await;
-            tick.route(Routes::CANARY).await?;
-        }
-        return tick.write(StatusChange::Iterations(done + 1)).await;
+    gate::confirm_promotion(tick, iterations).await?;
+    if done > iterations {
+        return promote(tick).await;
     }
-    tick.copy().await?;
-    tick.enter(Phase::Promoting).await
+    if !switches {
+        tick.say(What::RouteToCanary { mirrored: tick.analysis.mirror }).await;
+        tick.route(Routes::CANARY).await?;
+    }
+    tick.write(StatusChange::Iterations(done + 1)).await
 }
 
 /// The primary runs the new template: traffic goes back to it, at once or in steps.
 pub(crate) async fn shift_back<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) -> Step {
+    if tick.switches() {
+        return tick.enter(Phase::Finalising).await;
+    }
     let step = tick.analysis.step_weight_promotion;
-    if tick.dialect() == Dialect::Rc1 || step <= 0 || tick.settings.provider == "kubernetes" {
+    if !tick.is_latest() || step <= 0 {
         tick.say(What::RouteToPrimary).await;
         tick.route(Routes::PRIMARY).await?;
         return tick.enter(Phase::Finalising).await;
@@ -131,7 +134,7 @@ pub(crate) async fn shift_back<P: Port>(tick: &mut Tick<'_, P>, routes: Routes) 
     tick.route(next).await?;
     tick.say(What::PrimaryWeight(next.primary)).await;
     if next.primary == 100 {
-        tick.enter(Phase::Finalising).await?;
+        return tick.enter(Phase::Finalising).await;
     }
-    Ok(())
+    tick.write(StatusChange::Weight(next.canary)).await
 }
