@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::destination_rule::TrafficPolicy;
+use crate::http_route::ParentReference;
 use crate::version::FlaggerVersion;
 use crate::virtual_service::{CorsPolicy, Headers, HttpMatchRequest, HttpRetry, HttpRewrite};
 use crate::wire::{object, wire};
@@ -78,8 +80,16 @@ wire! {
             port_discovery: bool,
             /// Makes the Services headless.
             headless: bool,
+            /// The Services' traffic distribution.
+            traffic_distribution: String,
             /// Time limit for requests.
             timeout: String,
+            /// Time limit for a request to a backend (Gateway API).
+            backend_timeout: String,
+            /// Gateways of the HTTPRoute (Gateway API).
+            gateway_refs: Vec<ParentReference>,
+            /// Where copies of all requests go (Gateway API).
+            mirror: Vec<Value>,
             /// Gateways of the VirtualService; `mesh` if none.
             gateways: Vec<String>,
             /// Hosts of the VirtualService, besides the Service.
@@ -109,6 +119,8 @@ wire! {
             primary: Option<CustomMetadata>,
             /// Labels and annotations of the canary Service.
             canary: Option<CustomMetadata>,
+            /// Labels and annotations of Services that others set.
+            unmanaged_metadata: Option<UnmanagedMetadata>,
         }
     }
 }
@@ -121,6 +133,18 @@ wire! {
             labels: BTreeMap<String, String>,
             /// Annotations.
             annotations: BTreeMap<String, String>,
+        }
+    }
+}
+
+wire! {
+    /// Names of labels and annotations that are left alone.
+    struct UnmanagedMetadata {
+        optional {
+            /// Labels.
+            labels: Vec<String>,
+            /// Annotations.
+            annotations: Vec<String>,
         }
     }
 }
@@ -349,6 +373,20 @@ wire! {
             kind: String,
             /// Queries of the primary's ScaledObject.
             primary_scaler_queries: BTreeMap<String, String>,
+            /// Limits of the primary's autoscaler, in place of the target's.
+            primary_scaler_replicas: Option<ScalerReplicas>,
+        }
+    }
+}
+
+wire! {
+    /// Limits of an autoscaler.
+    struct ScalerReplicas {
+        optional {
+            /// The least.
+            min_replicas: Option<i32>,
+            /// The most.
+            max_replicas: Option<i32>,
         }
     }
 }

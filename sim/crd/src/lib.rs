@@ -1,7 +1,7 @@
 //! The custom resources of a progressive delivery: typed objects, no client.
 //!
 //! One file per kind: Flagger's [`Canary`], [`MetricTemplate`] and [`AlertProvider`], Istio's [`VirtualService`],
-//! [`DestinationRule`] and [`Gateway`], Argo CD's [`Application`] and [`AppProject`]. Each implements
+//! [`DestinationRule`] and [`Gateway`], the Gateway API's HTTPRoute ([`GatewayRoute`]), KEDA's [`ScaledObject`], Argo CD's [`Application`] and [`AppProject`]. Each implements
 //! [`kube_core::Resource`], so `kube::Api` and `kube::runtime::watcher` work on it, and names its `api_resource()`.
 //! Fields that a struct does not name survive in its `extra` map. Istio's kinds are served under several versions:
 //! their dynamic type is the [`IstioVersion`] to ask for.
@@ -14,8 +14,10 @@ mod application;
 mod canary;
 mod destination_rule;
 mod gateway;
+mod http_route;
 pub mod manifests;
 mod metric_template;
+mod scaled_object;
 mod version;
 mod virtual_service;
 mod wire;
@@ -33,7 +35,7 @@ pub use application::{
 pub use canary::{
     AutoscalerReference, Canary, CanaryAlert, CanaryAnalysis, CanaryCondition, CanaryMetric, CanaryService,
     CanarySpec, CanaryStatus, CanaryWebhook, CrossNamespaceReference, CustomMetadata, HookType,
-    LocalReference, Phase, SessionAffinity, ThresholdRange,
+    LocalReference, Phase, ScalerReplicas, SessionAffinity, ThresholdRange, UnmanagedMetadata,
 };
 pub use destination_rule::{
     ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpConnectionPool, HttpCookie,
@@ -41,8 +43,16 @@ pub use destination_rule::{
     PortTrafficPolicy, Subset, TcpConnectionPool, TlsSettings, TrafficPolicy,
 };
 pub use gateway::{Gateway, GatewayPort, GatewaySpec, Server, ServerTls};
+pub use http_route::{
+    GatewayBackend, GatewayCondition, GatewayPathMatch, GatewayRoute, GatewayRouteMatch, GatewayRouteParent,
+    GatewayRouteRule, GatewayRouteSpec, GatewayRouteStatus, GatewayTimeouts, GatewayValueMatch,
+    ParentReference,
+};
 pub use metric_template::{MetricProvider, MetricTemplate, MetricTemplateSpec};
-pub use version::{ArgoVersion, FlaggerVersion, IstioVersion};
+pub use scaled_object::{
+    ScaleTarget, ScaleTrigger, ScaledObject, ScaledObjectAdvanced, ScaledObjectHpa, ScaledObjectSpec,
+};
+pub use version::{ArgoVersion, FlaggerVersion, GatewayApiVersion, IstioVersion, KedaVersion};
 pub use virtual_service::{
     CorsPolicy, Delegate, Destination, DirectResponse, FaultAbort, FaultDelay, HeaderOperations, Headers,
     HttpFaultInjection, HttpMatchRequest, HttpMirror, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,

@@ -43,3 +43,32 @@ impl Version for ArgoVersion {
         "v1alpha1"
     }
 }
+
+/// The version of the Gateway API: `gateway.networking.k8s.io/v1`, or the beta that some charts still name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GatewayApiVersion {
+    /// `v1`.
+    #[default]
+    V1,
+    /// `v1beta1`.
+    V1Beta1,
+}
+
+impl Version for GatewayApiVersion {
+    fn name(&self) -> &'static str {
+        match self {
+            GatewayApiVersion::V1 => "v1",
+            GatewayApiVersion::V1Beta1 => "v1beta1",
+        }
+    }
+}
+
+/// The version of KEDA's API: `keda.sh/v1alpha1`, the only one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KedaVersion;
+
+impl Version for KedaVersion {
+    fn name(&self) -> &'static str {
+        "v1alpha1"
+    }
+}

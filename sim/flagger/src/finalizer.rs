@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary::Scale;
 use crd::{Canary, Phase};
 use kube::api::PostParams;
 
@@ -101,6 +100,9 @@ async fn revert(tick: &mut Tick, phase: Phase) -> Result<(), String> {
         tick.event_info(&format!("Terminating canary {key}")).await;
     }
 
+    tick.resume_target_scaler()
+        .await
+        .map_err(|error| format!("failed to resume target scaler during finalizing: {error}"))?;
     tick.restore_target().await.map_err(|error| format!("failed to revert target: {error}"))?;
     info(TARGET_REVERTED, format!("{key} kind {} reverted", tick.canary.spec.target_ref.kind));
 
@@ -132,16 +134,4 @@ async fn revert(tick: &mut Tick, phase: Phase) -> Result<(), String> {
     info(MESH_REVERTED, format!("{key} mesh provider {} reverted", tick.provider));
     info(COMPLETE, format!("Finalization complete for {key}"));
     Ok(())
-}
-
-impl Tick {
-    /// Gives the target the primary's replicas.
-    async fn restore_target(&self) -> Result<(), String> {
-        let primary = self.deployment(Which::Primary).await.ok();
-        let replicas = primary.map(|primary| primary.spec.and_then(|spec| spec.replicas).unwrap_or(1));
-        match replicas {
-            Some(replicas) => self.scale_to(replicas).await,
-            None => self.scale(Scale::Up).await,
-        }
-    }
 }

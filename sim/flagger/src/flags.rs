@@ -21,6 +21,8 @@ pub struct Options {
     pub port: u16,
     /// Slack's hook, for alerts of Canaries that name no provider.
     pub slack_url: String,
+    /// A Slack bot's token (newer dialect).
+    pub slack_token: String,
     /// The name to post under in Slack.
     pub slack_user: String,
     /// Slack's channel.
@@ -192,6 +194,7 @@ pub fn parse(args: &[String], dialect: Dialect) -> Result<Options, Usage> {
             code: 1,
         })?,
         slack_url: text("slack-url"),
+        slack_token: text("slack-token"),
         slack_user: text("slack-user"),
         slack_channel: text("slack-channel"),
         msteams_url: text("msteams-url"),

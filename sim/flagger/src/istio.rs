@@ -425,7 +425,7 @@ fn set_cookie(headers: Option<Headers>, cookie: String) -> Headers {
 }
 
 /// A cookie with its attributes, in Flagger's order.
-fn attributes(affinity: &SessionAffinity, cookie: &str, max_age: i64) -> String {
+pub fn attributes(affinity: &SessionAffinity, cookie: &str, max_age: i64) -> String {
     let mut text = format!("{cookie}; Max-Age={max_age}");
     let values = [
         ("Domain", affinity.domain.as_str(), !affinity.domain.is_empty()),

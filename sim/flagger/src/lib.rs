@@ -6,26 +6,38 @@
 //! (`workload`, `routing`), webhooks, Prometheus and chat services. What is written where is decided by pure
 //! functions (`deployment`, `configs`, `scaler`, `service`, `istio`) that tests compare with literal objects.
 
+mod annotated_csv;
+mod autoscaling;
+mod config_copies;
 mod configs;
 mod controller;
+mod daemon_set;
 mod deployment;
 mod events;
 mod finalizer;
 mod flags;
+mod gateway_api;
+mod gateway_routing;
 mod http;
 mod istio;
+mod keptn;
 mod kubernetes;
 mod leader;
 mod log;
 mod notifier;
 mod owner;
+mod pods;
 mod port;
 mod prometheus;
+mod providers;
 mod recorder;
 mod routing;
+mod scaled_object;
 mod scaler;
+mod scaling;
 mod server;
 mod service;
+mod service_target;
 mod sha256;
 mod shell;
 mod startup;

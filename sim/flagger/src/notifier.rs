@@ -20,6 +20,8 @@ pub struct Notifier {
     url: String,
     username: String,
     channel: String,
+    /// Signs requests, if there is one.
+    token: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +109,13 @@ impl Notifier {
             // Discord takes Slack's format there.
             url = format!("{}/slack", url.trim_end_matches('/'));
         }
-        Ok(Notifier { kind, url, username: username.to_owned(), channel: channel.to_owned() })
+        let (username, channel) = (username.to_owned(), channel.to_owned());
+        Ok(Notifier { kind, url, username, channel, token: String::new() })
+    }
+
+    /// Signs requests with a bot's token (newer dialect).
+    pub fn with_token(self, token: &str) -> Self {
+        Notifier { token: token.to_owned(), ..self }
     }
 
     /// The body to post.
@@ -178,7 +186,13 @@ impl Notifier {
     /// 2xx in the newer.
     pub async fn post(&self, context: &Context, notice: &Notice<'_>, dialect: Dialect) -> Result<(), String> {
         let body = self.body(notice);
-        let answer = call(context, Method::POST, &self.url, json_headers(), body, TIMEOUT).await;
+        let mut headers = json_headers();
+        if let Ok(token) = http::HeaderValue::try_from(format!("Bearer {}", self.token))
+            && !self.token.is_empty()
+        {
+            headers.insert(http::header::AUTHORIZATION, token);
+        }
+        let answer = call(context, Method::POST, &self.url, headers, body, TIMEOUT).await;
         match (answer, dialect) {
             (Ok(answer), Dialect::Rc1) if answer.status != 200 => {
                 Err(format!("sending notification failed {}", answer.body))

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::configs::{Kind, Refs};
-use crate::deployment::{self, Selector};
 use crate::istio::{self, Cookies};
+use crate::pods::{self, Selector};
 use crate::scaler;
 use crate::service::{self, Role};
 
@@ -80,7 +80,7 @@ fn the_primary_is_a_copy_of_the_target() {
     let labels = ["name".to_owned(), "app".to_owned()];
     let refs = Refs::from([((Kind::ConfigMap, "settings".to_owned()), "0".to_owned())]);
     let included = ["te".to_owned()];
-    let recipe = |dialect, selector| deployment::Recipe {
+    let recipe = |dialect, selector| pods::Recipe {
         canary: &canary,
         target: &target,
         selector,
@@ -178,7 +178,7 @@ spec:
     assert_eq!(spec.selector.unwrap()["app"], "podinfo-primary");
 
     canary.spec.service.port_discovery = true;
-    let ports = deployment::other_ports(&canary.spec, &target);
+    let ports = pods::other_ports(&canary.spec, pods::Templated::template(&target));
     let ports: Vec<_> = ports.iter().map(|(name, port)| (name.as_str(), *port)).collect();
     assert_eq!(ports, [("http-metrics", 9797), ("tcp-podinfod-2", 9999)]);
 }

@@ -50,6 +50,16 @@ pub fn without_flux(labels: Option<&Labels>) -> Labels {
     labels.filter(|(key, _)| !is_flux(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
+/// The labels or annotations whose names begin with one of `prefixes`, `*` for all; Flux's own never.
+pub fn included(labels: Option<&Labels>, prefixes: &[String]) -> Labels {
+    let fits = |key: &str| {
+        let mut prefixes = prefixes.iter();
+        prefixes.any(|prefix| prefix == "*" || (!prefix.is_empty() && key.starts_with(prefix.as_str())))
+    };
+    let labels = labels.into_iter().flatten().filter(|(key, _)| !is_flux(key) && fits(key));
+    labels.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// Whether a label or annotation is Flux's.
 pub fn is_flux(key: &str) -> bool {
     key.contains("toolkit.fluxcd.io")

@@ -10,7 +10,6 @@ use canary::{
 use crd::{Canary, CanaryAnalysis, CanaryStatus, CanaryWebhook, MetricTemplate, Phase};
 
 use crate::configs;
-use crate::deployment;
 use crate::log::{Level, Site, site};
 use crate::notifier::Notice;
 use crate::recorder::Run;
@@ -83,17 +82,20 @@ impl Port for Tick {
         self.scale(scale).await
     }
 
+    async fn pause_scaler(&mut self) -> Result<(), String> {
+        self.pause_target_scaler().await
+    }
+
+    async fn resume_scaler(&mut self) -> Result<(), String> {
+        self.resume_target_scaler().await
+    }
+
     async fn target_hash(&mut self) -> Result<String, String> {
-        let target = self.deployment(Which::Target).await?;
-        Ok(deployment::hash(&target.spec.map(|spec| spec.template)))
+        self.target_revision().await
     }
 
     async fn target_configs(&mut self) -> Result<Option<BTreeMap<String, String>>, String> {
-        if !self.shell.options.enable_config_tracking {
-            return Ok(None);
-        }
-        let target = self.deployment(Which::Target).await?;
-        Ok(Some(configs::tracked(&self.refs(&target).await?)))
+        Ok(self.target_refs().await?.map(|refs| configs::tracked(&refs)))
     }
 
     async fn promote(&mut self) -> Result<(), String> {
@@ -109,13 +111,16 @@ impl Port for Tick {
     }
 
     async fn query(&mut self, query: &Query<'_>) -> Result<f64, QueryError> {
-        let server = self.metrics_server(query.server).await?;
-        let text = query.text().map_err(QueryError::Failed)?;
-        server.query(&self.shell.context, &text).await
+        let server = self.metrics_server(query.server, Some(&query.metric.interval)).await?;
+        let text = query.text().map_err(|error| match query.server {
+            Server::Default => QueryError::Failed(error),
+            Server::Template(_) => QueryError::Unrendered(error),
+        })?;
+        server.query(&self.shell, &text).await
     }
 
     async fn is_online(&mut self, server: Server<'_>) -> Result<(), QueryError> {
-        self.metrics_server(server).await?.is_online(&self.shell.context).await
+        self.metrics_server(server, None).await?.is_online(&self.shell).await
     }
 
     async fn write_status(&mut self, change: StatusChange) -> Result<(), String> {
@@ -185,8 +190,8 @@ impl Port for Tick {
 /// Upstream's name of a write of the status.
 fn verb(change: &StatusChange) -> &'static str {
     match change {
-        StatusChange::Begin { .. } => "SyncStatus",
-        StatusChange::Phase(..) => "SetStatusPhase",
+        StatusChange::Begin { .. } | StatusChange::Applied(_) => "SyncStatus",
+        StatusChange::Phase(..) | StatusChange::AwaitPromotion { .. } => "SetStatusPhase",
         StatusChange::FailedChecks(_) => "SetStatusFailedChecks",
         StatusChange::Weight(_) => "SetStatusWeight",
         StatusChange::Iterations(_) => "SetStatusIterations",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use canary::{Dialect, QueryError};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use program::Context;
 use serde_json::Value;
 
@@ -41,12 +41,6 @@ impl Prometheus {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             self.headers.append(name, value);
         }
-    }
-
-    /// Signs requests with a name and password.
-    pub fn basic_auth(&mut self, user: &str, password: &str) {
-        let credentials = base64(format!("{user}:{password}").as_bytes());
-        self.header(header::AUTHORIZATION.as_str(), &format!("Basic {credentials}"));
     }
 
     /// Asks for the query's value now; of several the last.
@@ -135,7 +129,7 @@ fn read(body: &str, newer: bool) -> Result<Option<f64>, String> {
 }
 
 /// Runs of white space become one space.
-fn squeeze(query: &str) -> String {
+pub fn squeeze(query: &str) -> String {
     let mut text = String::with_capacity(query.len());
     for character in query.chars() {
         let space = character.is_ascii_whitespace();
@@ -149,7 +143,7 @@ fn squeeze(query: &str) -> String {
 }
 
 /// Go's `url.QueryEscape`.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         match byte {
@@ -159,6 +153,11 @@ fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// The value of a header that signs a request with a name and password.
+pub fn basic_auth(user: &str, password: &str) -> String {
+    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
 }
 
 fn base64(data: &[u8]) -> String {

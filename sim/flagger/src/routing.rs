@@ -1,7 +1,7 @@
 //! Services in the Canary's cluster, routes in the mesh's.
 
 use canary::{Dialect, Routes};
-use crd::{DestinationRule, VirtualService};
+use crd::{DestinationRule, GatewayApiVersion, VirtualService};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::PostParams;
@@ -12,6 +12,7 @@ use crate::log::{Level, Site, site};
 use crate::owner;
 use crate::service::{self, Role};
 use crate::tick::Tick;
+use crate::workload::Target;
 
 const SERVICE_CREATED: Site = site("router/kubernetes_deployment.go:137", "router/kubernetes_default.go:182");
 const SERVICE_UPDATED: Site = site("router/kubernetes_deployment.go:161", "router/kubernetes_default.go:270");
@@ -19,6 +20,7 @@ const RULE_CREATED: Site = site("router/istio.go:77", "router/istio.go:104");
 const RULE_UPDATED: Site = site("router/istio.go:95", "router/istio.go:120");
 const ROUTE_CREATED: Site = site("router/istio.go:203", "router/istio.go:289");
 const ROUTE_UPDATED: Site = site("router/istio.go:227", "router/istio.go:367");
+const UNKNOWN: Site = site("router/factory.go:214", "router/factory.go:214");
 const UNREVERTED: Site = site("router/istio.go:600", "router/istio.go:600");
 const USES_TCP: Site = site("router/istio.go:390", "router/istio.go:390");
 const USES_HTTP: Site = site("router/istio.go:419", "router/istio.go:419");
@@ -27,18 +29,46 @@ const USES_HTTP: Site = site("router/istio.go:419", "router/istio.go:419");
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mesh {
     Istio,
+    GatewayApi(GatewayApiVersion),
     /// Nobody: Services only, blue/green.
     Kubernetes,
 }
 
+/// Providers whose routers are not simulated, by the name before the first colon.
+const UNSIMULATED: [&str; 13] = [
+    "apisix",
+    "appmesh",
+    "contour",
+    "gloo",
+    "knative",
+    "kuma",
+    "linkerd",
+    "nginx",
+    "osm",
+    "skipper",
+    "smi",
+    "supergloo",
+    "traefik",
+];
+
 impl Tick {
     fn mesh(&self) -> Result<Mesh, String> {
-        let kind = self.provider.split(':').next().unwrap_or_default();
-        match kind {
-            "kubernetes" | "none" => Ok(Mesh::Kubernetes),
-            "apisix" | "appmesh" | "contour" | "gatewayapi" | "gloo" | "knative" | "kuma" | "linkerd"
-            | "nginx" | "osm" | "skipper" | "smi" | "supergloo" | "traefik" => Err(format!(
-                "Canary {} provider {kind:?} is not simulated: use \"istio\" or \"kubernetes\"",
+        let provider = self.provider.as_str();
+        let newer = self.shell.dialect == Dialect::Latest;
+        let kind = provider.split(':').next().unwrap_or_default();
+        match provider {
+            "kubernetes" => Ok(Mesh::Kubernetes),
+            "none" if !newer => Ok(Mesh::Kubernetes),
+            _ if newer && provider.starts_with("gatewayapi:v1beta1") => {
+                Ok(Mesh::GatewayApi(GatewayApiVersion::V1Beta1))
+            }
+            _ if newer && provider.starts_with("gatewayapi:v1") => {
+                Ok(Mesh::GatewayApi(GatewayApiVersion::V1))
+            }
+            // As upstream.
+            _ if !newer && provider.starts_with("supergloo:istio") => Ok(Mesh::Istio),
+            _ if UNSIMULATED.contains(&kind) => Err(format!(
+                "Canary {} provider {provider:?} is not simulated: use \"istio\", \"kubernetes\" or \"gatewayapi:v1\"",
                 self.key
             )),
             // As upstream: what it does not know is Istio.
@@ -46,8 +76,30 @@ impl Tick {
         }
     }
 
+    /// The cookies of the run, as the status holds them.
+    pub(crate) fn cookies(&self) -> Cookies {
+        let status = self.canary.status.clone().unwrap_or_default();
+        Cookies {
+            canary: status.session_affinity_cookie,
+            primary: status.primary_session_affinity_cookie,
+            previous: status.previous_session_affinity_cookie,
+        }
+    }
+
+    /// Keeps the cookies for the next write of the status.
+    pub(crate) fn keep_cookies(&mut self, cookies: Cookies) {
+        let status = self.canary.status.get_or_insert_default();
+        status.session_affinity_cookie = cookies.canary;
+        status.primary_session_affinity_cookie = cookies.primary;
+        status.previous_session_affinity_cookie = cookies.previous;
+    }
+
     /// Makes or corrects one Service.
     pub async fn ensure_service(&self, role: Role) -> Result<(), String> {
+        if self.target()? == Target::Service {
+            // Whoever made the target makes its Services.
+            return Ok(());
+        }
         let result = self.try_ensure_service(role).await;
         result.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 => error,
@@ -92,8 +144,14 @@ impl Tick {
 
     /// Makes or corrects the mesh's objects.
     pub async fn ensure_routes(&self) -> Result<(), String> {
-        if self.mesh()? == Mesh::Kubernetes {
-            return Ok(());
+        match self.mesh()? {
+            Mesh::Kubernetes => return Ok(()),
+            Mesh::GatewayApi(version) => return self.ensure_gateway_route(version).await,
+            Mesh::Istio => {}
+        }
+        if self.shell.dialect == Dialect::Latest && self.provider != "istio" {
+            let message = format!("unknown mesh router provider '{}', using istio", self.provider);
+            self.shell.log.print(Level::Warn, UNKNOWN, &message);
         }
         let wrap = |what: &str, error: String| match self.shell.dialect {
             Dialect::Rc1 => error,
@@ -192,7 +250,11 @@ impl Tick {
 
     /// Reads the weights.
     pub async fn read_routes(&self) -> Result<Routes, String> {
-        if self.mesh()? == Mesh::Kubernetes {
+        let mesh = self.mesh()?;
+        if let Mesh::GatewayApi(version) = mesh {
+            return self.read_gateway_route(version).await;
+        }
+        if mesh == Mesh::Kubernetes {
             // Nothing is routed: a run that has begun counts as all on the canary.
             let begun = self.canary.status.as_ref().is_some_and(|status| status.iterations > 0);
             return Ok(if begun { Routes::CANARY } else { Routes::PRIMARY });
@@ -208,16 +270,13 @@ impl Tick {
 
     /// Writes the weights.
     pub async fn write_routes(&mut self, routes: Routes) -> Result<(), String> {
-        if self.mesh()? == Mesh::Kubernetes {
-            return Ok(());
+        match self.mesh()? {
+            Mesh::Kubernetes => return Ok(()),
+            Mesh::GatewayApi(version) => return self.write_gateway_route(version, routes).await,
+            Mesh::Istio => {}
         }
         let mut object = self.virtual_service().await?;
-        let status = self.canary.status.get_or_insert_default();
-        let mut cookies = Cookies {
-            canary: status.session_affinity_cookie.clone(),
-            primary: status.primary_session_affinity_cookie.clone(),
-            previous: status.previous_session_affinity_cookie.clone(),
-        };
+        let mut cookies = self.cookies();
         self.istio().set_routes(&mut object, routes, &mut cookies, || self.shell.cookie());
         let apex = self.canary.spec.apex_name();
         let result = self.virtual_services().replace(apex, &object).await;
@@ -225,15 +284,15 @@ impl Tick {
             let namespace = self.canary.namespace();
             format!("VirtualService {apex}.{namespace} update failed: {}", text(&error))
         })?;
-        let status = self.canary.status.get_or_insert_default();
-        status.session_affinity_cookie = cookies.canary;
-        status.primary_session_affinity_cookie = cookies.primary;
-        status.previous_session_affinity_cookie = cookies.previous;
+        self.keep_cookies(cookies);
         Ok(())
     }
 
     /// Points an apex Service that was there before the Canary back at the target.
     pub async fn restore_apex(&self) -> Result<(), String> {
+        if self.target()? == Target::Service {
+            return Ok(());
+        }
         let (name, namespace) = (Role::Apex.service(&self.canary), self.canary.namespace());
         let selector = self.selector.as_ref().ok_or("the target has not been read yet")?;
         let api: Api<Service> = Api::namespaced(self.shell.client.clone(), namespace);
@@ -260,7 +319,7 @@ impl Tick {
 
     /// Makes the VirtualService what it was before the Canary.
     pub async fn restore_routes(&self) -> Result<(), String> {
-        if self.mesh()? == Mesh::Kubernetes {
+        if self.mesh()? != Mesh::Istio {
             return Ok(());
         }
         let (apex, namespace) = (self.canary.spec.apex_name(), self.canary.namespace());

@@ -23,7 +23,10 @@ pub fn resource(dialect: Dialect) -> ApiResource {
 /// The primary's autoscaler as it is first made.
 pub fn create(canary: &Canary, target: &DynamicObject, dialect: Dialect) -> DynamicObject {
     let name = format!("{}-primary", target.metadata.name.as_deref().unwrap_or_default());
-    let labels = target.metadata.labels.clone().unwrap_or_default();
+    let labels = match dialect {
+        Dialect::Rc1 => target.metadata.labels.clone().unwrap_or_default(),
+        Dialect::Latest => owner::without_flux(target.metadata.labels.as_ref()),
+    };
     let metadata = owner::metadata(canary, &name, labels, Labels::new());
     let mut object = DynamicObject::new(&name, &resource(dialect));
     object.metadata = metadata;
@@ -45,7 +48,12 @@ pub fn correct(
     let wanted = spec(canary, target, dialect);
     let mut corrected = existing.clone();
     let old = corrected.data.get_mut("spec")?.as_object_mut()?;
-    let mut differs = false;
+    // As upstream: the newer release sees a difference in labels and annotations, and corrects neither.
+    let marks = |object: &DynamicObject| {
+        let metadata = &object.metadata;
+        (metadata.labels.clone().unwrap_or_default(), metadata.annotations.clone().unwrap_or_default())
+    };
+    let mut differs = dialect == Dialect::Latest && marks(target) != marks(existing);
     for field in fields(dialect) {
         let (new, current) = (wanted.get(*field), old.get(*field));
         // An absent minimum is 1.
@@ -77,11 +85,11 @@ fn spec(canary: &Canary, target: &DynamicObject, dialect: Dialect) -> Map<String
         }
     }
     let limits =
-        canary.spec.autoscaler_ref.as_ref().and_then(|scaler| scaler.extra.get("primaryScalerReplicas"));
+        canary.spec.autoscaler_ref.as_ref().and_then(|scaler| scaler.primary_scaler_replicas.as_ref());
     if let (Dialect::Latest, Some(limits)) = (dialect, limits) {
-        for field in ["minReplicas", "maxReplicas"] {
-            if let Some(value) = limits.get(field) {
-                spec.insert(field.to_owned(), value.clone());
+        for (field, value) in [("minReplicas", limits.min_replicas), ("maxReplicas", limits.max_replicas)] {
+            if let Some(value) = value {
+                spec.insert(field.to_owned(), value.into());
             }
         }
     }

@@ -7,8 +7,8 @@ use crd::{Canary, CustomMetadata};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::deployment::Selector;
 use crate::owner::{self, Labels};
+use crate::pods::Selector;
 
 /// One of a Canary's three Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +88,13 @@ impl Recipe<'_> {
         }
         let ours = owner::owned(&existing.metadata, self.canary.name()) == Some(true);
         if self.dialect == Dialect::Latest && ours {
-            for (existing, wanted) in [
-                (&mut corrected.metadata.annotations, self.annotations(role)),
-                (&mut corrected.metadata.labels, self.labels(role)),
+            let unmanaged = self.canary.spec.service.unmanaged_metadata.clone().unwrap_or_default();
+            for (existing, mut wanted, others) in [
+                (&mut corrected.metadata.annotations, self.annotations(role), unmanaged.annotations),
+                (&mut corrected.metadata.labels, self.labels(role), unmanaged.labels),
             ] {
+                let kept = existing.iter().flatten().filter(|(name, _)| others.contains(name));
+                wanted.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
                 if existing.clone().unwrap_or_default() != wanted {
                     *existing = (!wanted.is_empty()).then_some(wanted);
                     differs = true;
@@ -146,6 +149,8 @@ impl Recipe<'_> {
             type_: Some("ClusterIP".to_owned()),
             cluster_ip: (newer && service.headless).then(|| "None".to_owned()),
             selector: Some(BTreeMap::from([(self.selector.label.clone(), pods)])),
+            traffic_distribution: Some(service.traffic_distribution.clone())
+                .filter(|distribution| newer && !distribution.is_empty()),
             ports: Some(ports),
             ..Default::default()
         }

@@ -9,11 +9,11 @@ use kube::{Api, Client};
 use program::{Context, Informer};
 use rand::Rng as _;
 
-use crate::deployment;
 use crate::events::Events;
 use crate::flags::Options;
 use crate::log::Logger;
 use crate::notifier::Notifier;
+use crate::pods;
 use crate::recorder::Recorder;
 
 /// The controller's clients, caches and outputs.
@@ -55,7 +55,7 @@ impl Shell {
     /// A fresh random UUID.
     pub fn uuid(&self) -> String {
         let mut random = self.random.lock().expect("no holder of this lock panics");
-        deployment::uuid(u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()))
+        pods::uuid(u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()))
     }
 
     /// A fresh cookie value: ten letters.

@@ -240,6 +240,7 @@ impl Informers<'_> {
 fn notifier(context: &Context, options: &mut Options, dialect: Dialect, log: &Logger) -> Option<Notifier> {
     for (variable, flag) in [
         ("SLACK_URL", &mut options.slack_url),
+        ("SLACK_TOKEN", &mut options.slack_token),
         ("MSTEAMS_URL", &mut options.msteams_url),
         ("EVENT_WEBHOOK_URL", &mut options.event_webhook),
         ("CLUSTER_NAME", &mut options.cluster_name),
@@ -258,8 +259,11 @@ fn notifier(context: &Context, options: &mut Options, dialect: Dialect, log: &Lo
     match Notifier::new(kind, url, &options.slack_user, &options.slack_channel, dialect) {
         Ok(notifier) => {
             let shown: String = url.chars().take(30).collect();
-            log.print(Level::Info, NOTIFIER, &format!("Notifications enabled for {shown}"));
-            Some(notifier)
+            if dialect == Dialect::Rc1 || url.chars().count() > 30 {
+                log.print(Level::Info, NOTIFIER, &format!("Notifications enabled for {shown}"));
+            }
+            let token = if dialect == Dialect::Latest { options.slack_token.as_str() } else { "" };
+            Some(notifier.with_token(token))
         }
         Err(error) => {
             log.print(Level::Error, NO_NOTIFIER, &format!("Notifier {error}"));

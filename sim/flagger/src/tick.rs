@@ -13,13 +13,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::PostParams;
 
-use crate::deployment::Selector;
 use crate::events::{self, Type};
 use crate::kubernetes::{ATTEMPTS, is_conflict, text};
 use crate::log::{Level, Site, site};
 use crate::notifier::{Notice, Notifier};
 use crate::owner;
+use crate::pods::Selector;
 use crate::prometheus::Prometheus;
+use crate::providers::{Credentials, Provider};
 use crate::shell::Shell;
 use crate::webhook::{self, Payload};
 
@@ -232,23 +233,27 @@ impl Tick {
         Ok(MetricTemplate::clone(&found))
     }
 
-    /// The metrics server to ask.
+    /// The metrics server to ask; `interval` is the metric's window, if one is to be asked.
     ///
     /// # Errors
     /// The [`QueryError`] that tells which part of its definition is unusable.
-    pub async fn metrics_server(&self, server: Server<'_>) -> Result<Prometheus, QueryError> {
+    pub async fn metrics_server(
+        &self,
+        server: Server<'_>,
+        interval: Option<&str>,
+    ) -> Result<Provider, QueryError> {
         let dialect = self.shell.dialect;
         let template = match server {
             Server::Default => {
                 let own = &self.canary.spec.metrics_server;
                 let address = if own.is_empty() { &self.shell.options.metrics_server } else { own };
-                return Prometheus::new(address, dialect).map_err(QueryError::Client);
+                let prometheus = Prometheus::new(address, dialect);
+                return prometheus.map(Provider::Prometheus).map_err(QueryError::Client);
             }
             Server::Template(template) => template,
         };
         let provider = &template.spec.provider;
-        let kind = provider.kind.as_str();
-        let mut secret = BTreeMap::new();
+        let mut secret = Credentials::new();
         if let Some(reference) = &provider.secret_ref {
             let api: Api<Secret> = Api::namespaced(self.shell.client.clone(), template.namespace());
             let found = api.get(&reference.name).await;
@@ -257,47 +262,7 @@ impl Tick {
             let data = found.data.unwrap_or_default().into_iter();
             secret.extend(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())));
         }
-        if matches!(
-            kind,
-            "cloudwatch"
-                | "datadog"
-                | "dynatrace"
-                | "graphite"
-                | "influxdb"
-                | "keptn"
-                | "newrelic"
-                | "signoz"
-                | "splunk"
-                | "stackdriver"
-        ) {
-            return Err(QueryError::Provider(format!(
-                "MetricTemplate {}.{} spec.provider.type {kind:?} is not simulated: use \"prometheus\"",
-                template.name(),
-                template.namespace()
-            )));
-        }
-        let mut prometheus = Prometheus::new(&provider.address, dialect).map_err(QueryError::Provider)?;
-        if dialect == Dialect::Latest {
-            for (name, values) in &provider.headers {
-                values.iter().for_each(|value| prometheus.header(name, value));
-            }
-        }
-        if provider.secret_ref.is_some() {
-            match (dialect, secret.get("token")) {
-                (Dialect::Latest, Some(token)) => {
-                    prometheus.header("authorization", &format!("Bearer {token}"))
-                }
-                _ => {
-                    let part = |name: &str| {
-                        let missing =
-                            || QueryError::Provider(format!("{kind} credentials does not contain a {name}"));
-                        secret.get(name).ok_or_else(missing)
-                    };
-                    prometheus.basic_auth(part("username")?, part("password")?);
-                }
-            }
-        }
-        Ok(prometheus)
+        Provider::new(provider, &secret, interval, dialect).map_err(QueryError::Provider)
     }
 
     /// Posts a notice to the Canary's providers whose severity lets it through, or to the controller's own.
@@ -339,7 +304,7 @@ impl Tick {
         let provider =
             provider.ok_or_else(|| format!("error: alertprovider.flagger.app {name:?} not found"))?;
         let spec = &provider.spec;
-        let mut address = spec.address.clone();
+        let (mut address, mut token) = (spec.address.clone(), String::new());
         if let Some(reference) = &spec.secret_ref {
             let api: Api<Secret> = Api::namespaced(self.shell.client.clone(), namespace);
             let secret = api.get(&reference.name).await;
@@ -347,11 +312,15 @@ impl Tick {
             let found = secret.data.as_ref().and_then(|data| data.get("address"));
             let found = found.ok_or("secret does not contain an address")?;
             address = String::from_utf8_lossy(&found.0).trim().to_owned();
+            let found = secret.data.as_ref().and_then(|data| data.get("token"));
+            if let (Dialect::Latest, Some(found)) = (self.shell.dialect, found) {
+                token = String::from_utf8_lossy(&found.0).into_owned();
+            }
         }
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
         let (username, channel) = (or(&spec.username, "flagger"), or(&spec.channel, "general"));
         let notifier = Notifier::new(&spec.kind, &address, &username, &channel, self.shell.dialect);
-        notifier.map_err(|error| format!("error: {error}"))
+        notifier.map(|notifier| notifier.with_token(&token)).map_err(|error| format!("error: {error}"))
     }
 }

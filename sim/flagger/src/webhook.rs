@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use program::Context;
 use serde::Serialize;
 
-use crate::deployment;
 use crate::http::{call, json_headers};
+use crate::pods;
 
 /// What is posted. Keys in Flagger's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,7 +66,7 @@ impl Payload {
 /// What identifies the revision and configuration that a Canary is at.
 fn checksum(canary: &Canary) -> String {
     let status = canary.status.clone().unwrap_or_default();
-    deployment::hash(&(status.tracked_configs, status.last_applied_spec))
+    pods::hash(&(status.tracked_configs, status.last_applied_spec))
 }
 
 /// Posts a payload. The newer dialect tries again after connection errors, 5xx and 429, as often as the

@@ -1,30 +1,28 @@
-//! The target and its primary: Deployments, the configuration they use, the primary's autoscaler.
+//! The target and its primary: what the tick does to Deployments and DaemonSets, and which of them, or a Service, the
+//! Canary targets.
 
 use canary::{Dialect, Rollout, Scale};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::core::DynamicObject;
-use serde_json::json;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube::api::PostParams;
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::configs::{self, Kind, Refs};
-use crate::deployment::{self, Recipe, Selector};
+use crate::configs::Refs;
+use crate::daemon_set;
+use crate::deployment;
 use crate::kubernetes::{ATTEMPTS, is_conflict, is_not_found, text};
 use crate::log::{Level, Site, site};
-use crate::owner::{self, Labels};
-use crate::scaler;
+use crate::pods::{self, Recipe, Selector, Templated};
 use crate::tick::Tick;
 
-const CREATED: Site = site("canary/deployment_controller.go:301", "canary/deployment_controller.go:315");
-const CONFIG_MAP_MISSING: Site = site("canary/config_tracker.go:129", "canary/config_tracker.go:214");
-const SECRET_MISSING: Site = site("canary/config_tracker.go:140", "canary/config_tracker.go:228");
-const CONFIG_MAP_SYNCED: Site = site("canary/config_tracker.go:322", "canary/config_tracker.go:352");
-const SECRET_SYNCED: Site = site("canary/config_tracker.go:360", "canary/config_tracker.go:406");
-const SCALER_CREATED: Site = site("canary/deployment_controller.go:354", "canary/hpa_reconciler.go:94");
-const SCALER_UPDATED: Site = site("canary/deployment_controller.go:376", "canary/hpa_reconciler.go:142");
+const DEPLOYMENT_CREATED: Site =
+    site("canary/deployment_controller.go:301", "canary/deployment_controller.go:315");
+const DAEMON_SET_CREATED: Site =
+    site("canary/daemonset_controller.go:300", "canary/daemonset_controller.go:319");
 
-/// Which of the two Deployments.
+/// Which of the two workloads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// The target.
@@ -33,8 +31,93 @@ pub enum Which {
     Primary,
 }
 
+/// What a Canary targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A Deployment.
+    Deployment,
+    /// A DaemonSet.
+    DaemonSet,
+    /// A Service, whose pods are somebody else's business.
+    Service,
+}
+
+/// A kind of workload that has a primary.
+pub trait Workload:
+    Templated
+    + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Where in the sources its making is logged.
+    const CREATED: Site;
+
+    /// The primary as it is first made.
+    fn create(recipe: &Recipe<'_, Self>) -> Self;
+
+    /// Brings an existing primary to the target's template.
+    fn promote(recipe: &Recipe<'_, Self>, primary: &mut Self);
+
+    /// Why a target cannot be released, if it cannot.
+    fn refused(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Workload for Deployment {
+    const CREATED: Site = DEPLOYMENT_CREATED;
+
+    fn create(recipe: &Recipe<'_, Self>) -> Self {
+        recipe.create()
+    }
+
+    fn promote(recipe: &Recipe<'_, Self>, primary: &mut Self) {
+        recipe.promote(primary);
+    }
+}
+
+impl Workload for DaemonSet {
+    const CREATED: Site = DAEMON_SET_CREATED;
+
+    fn create(recipe: &Recipe<'_, Self>) -> Self {
+        recipe.create()
+    }
+
+    fn promote(recipe: &Recipe<'_, Self>, primary: &mut Self) {
+        recipe.promote(primary);
+    }
+
+    fn refused(&self) -> Option<String> {
+        daemon_set::refused(self)
+    }
+}
+
 impl Tick {
-    /// The Deployment's name.
+    /// What the Canary targets.
+    ///
+    /// # Errors
+    /// That it is nothing that can be released here.
+    pub fn target(&self) -> Result<Target, String> {
+        let reference = &self.canary.spec.target_ref;
+        match reference.kind.as_str() {
+            "DaemonSet" => Ok(Target::DaemonSet),
+            "Service" if reference.api_version == "serving.knative.dev/v1" => Err(format!(
+                "Canary {} spec.targetRef is a Knative Service, which is not simulated: name a Deployment, DaemonSet \
+                 or core Service",
+                self.key
+            )),
+            "Service" => Ok(Target::Service),
+            // As upstream: what it does not know is a Deployment.
+            _ => Ok(Target::Deployment),
+        }
+    }
+
+    /// A workload's name.
     pub fn workload_name(&self, which: Which) -> String {
         let target = &self.canary.spec.target_ref.name;
         match which {
@@ -43,63 +126,67 @@ impl Tick {
         }
     }
 
-    fn deployments(&self) -> Api<Deployment> {
+    pub(crate) fn workloads<W: Workload>(&self) -> Api<W> {
         Api::namespaced(self.shell.client.clone(), self.canary.namespace())
     }
 
-    /// A Deployment as it is now.
-    pub async fn deployment(&self, which: Which) -> Result<Deployment, String> {
+    /// A workload as it is now.
+    pub async fn workload<W: Workload>(&self, which: Which) -> Result<W, String> {
         let name = self.workload_name(which);
-        let found = self.deployments().get(&name).await;
-        found.map_err(|error| self.lookup_error(&name, &error))
+        let found = self.workloads::<W>().get(&name).await;
+        found.map_err(|error| self.lookup_error::<W>(&name, &error))
     }
 
-    fn lookup_error(&self, name: &str, error: &kube::Error) -> String {
-        let namespace = self.canary.namespace();
+    fn lookup_error<W: Workload>(&self, name: &str, error: &kube::Error) -> String {
+        let (noun, namespace) = (W::NOUN, self.canary.namespace());
         match self.shell.dialect {
-            Dialect::Rc1 if is_not_found(error) => format!("deployment {name}.{namespace} not found"),
-            Dialect::Rc1 => format!("deployment {name}.{namespace} query error {}", text(error)),
-            Dialect::Latest => format!("deployment {name}.{namespace} get query error: {}", text(error)),
+            Dialect::Rc1 if is_not_found(error) => format!("{noun} {name}.{namespace} not found"),
+            Dialect::Rc1 => format!("{noun} {name}.{namespace} query error {}", text(error)),
+            Dialect::Latest => format!("{noun} {name}.{namespace} get query error: {}", text(error)),
         }
     }
 
     /// Reads the target's selector and ports.
     pub async fn load_target(&mut self) -> Result<(), String> {
-        let reference = &self.canary.spec.target_ref;
-        if !matches!(reference.kind.as_str(), "Deployment" | "") {
-            return Err(format!(
-                "Canary {} spec.targetRef.kind {:?} is not simulated: name a Deployment",
-                self.key, reference.kind
-            ));
+        match self.target()? {
+            Target::Deployment => self.load::<Deployment>().await,
+            Target::DaemonSet => self.load::<DaemonSet>().await,
+            Target::Service => Ok(()),
         }
+    }
+
+    async fn load<W: Workload>(&mut self) -> Result<(), String> {
         let name = self.workload_name(Which::Target);
-        let target = self.deployments().get(&name).await.map_err(|error| match self.shell.dialect {
+        let target = self.workloads::<W>().get(&name).await.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 if is_not_found(&error) => {
-                format!("deployment {name}.{} not found, retrying", self.canary.namespace())
+                format!("{} {name}.{} not found, retrying", W::NOUN, self.canary.namespace())
             }
             Dialect::Rc1 => text(&error),
-            Dialect::Latest => self.lookup_error(&name, &error),
+            Dialect::Latest => self.lookup_error::<W>(&name, &error),
         })?;
         self.selector = Some(self.selector_of(&target)?);
         if self.canary.spec.service.port_discovery {
-            self.ports = deployment::other_ports(&self.canary.spec, &target);
+            self.ports = pods::other_ports(&self.canary.spec, target.template());
         }
         Ok(())
     }
 
-    fn selector_of(&self, target: &Deployment) -> Result<Selector, String> {
+    fn selector_of<W: Workload>(&self, target: &W) -> Result<Selector, String> {
         let labels = &self.shell.options.selector_labels;
         Selector::of(target, labels, self.shell.dialect).ok_or_else(|| {
             let (name, namespace) = (self.workload_name(Which::Target), self.canary.namespace());
             match self.shell.dialect {
                 Dialect::Rc1 => format!(
-                    "invalid label selector! Deployment {name}.{namespace} spec.selector.matchLabels must \
-                     contain selector 'app: {name}'"
+                    "invalid label selector! {} {name}.{namespace} spec.selector.matchLabels must contain selector \
+                     'app: {name}'",
+                    W::KIND
                 ),
                 Dialect::Latest => format!(
-                    "getSelectorLabel failed: deployment {name}.{namespace} spec.selector.matchLabels must \
-                     contain one of [{}]",
-                    labels.join(" ")
+                    "getSelectorLabel failed: {} {name}.{namespace} spec.selector.matchLabels must contain one of \
+                     [{}]{}",
+                    W::NOUN,
+                    labels.join(" "),
+                    if W::NOUN == "daemonset" { "'" } else { "" }
                 ),
             }
         })
@@ -107,44 +194,56 @@ impl Tick {
 
     /// Makes the primary if it is missing.
     pub async fn ensure_primary(&mut self) -> Result<(), String> {
+        match self.target()? {
+            Target::Deployment => self.ensure::<Deployment>().await,
+            Target::DaemonSet => self.ensure::<DaemonSet>().await,
+            Target::Service => self.ensure_service_copies().await,
+        }
+    }
+
+    async fn ensure<W: Workload>(&mut self) -> Result<(), String> {
         let name = self.workload_name(Which::Primary);
-        let result = self.try_ensure_primary(&name).await;
+        let result = self.try_ensure::<W>(&name).await;
         result.map_err(|error| match self.shell.dialect {
-            Dialect::Rc1 => format!("creating deployment {name}.{} failed: {error}", self.canary.namespace()),
-            Dialect::Latest => format!("createPrimaryDeployment failed: {error}"),
+            Dialect::Rc1 => {
+                format!("creating {} {name}.{} failed: {error}", W::NOUN, self.canary.namespace())
+            }
+            Dialect::Latest => format!("createPrimary{} failed: {error}", W::KIND),
         })
     }
 
-    async fn try_ensure_primary(&mut self, name: &str) -> Result<(), String> {
-        match self.deployments().get_metadata(name).await {
+    async fn try_ensure<W: Workload>(&mut self, name: &str) -> Result<(), String> {
+        let (api, namespace) = (self.workloads::<W>(), self.canary.namespace().to_owned());
+        match api.get_metadata(name).await {
             Ok(_) => return Ok(()),
             Err(error) if is_not_found(&error) => {}
             // As upstream: an error that is not "not found" leaves the primary alone.
             Err(_) => return Ok(()),
         }
-        let target = self.deployment(Which::Target).await?;
+        let target: W = self.workload(Which::Target).await?;
+        if let Some(why) = target.refused() {
+            return Err(why);
+        }
         let selector = self.selector_of(&target)?;
-        let refs = self.refs(&target).await?;
+        let refs = self.refs(target.template()).await?;
         self.copy_configs(&refs).await?;
-        let primary = self.recipe(&target, &selector, &refs, &self.shell.uuid()).create();
-        let created = self.deployments().create(&PostParams::default(), &primary).await;
+        let primary = W::create(&self.recipe(&target, &selector, &refs, &self.shell.uuid()));
+        let created = api.create(&PostParams::default(), &primary).await;
         created.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 => text(&error),
-            Dialect::Latest => {
-                format!("creating deployment {name}.{} failed: {}", self.canary.namespace(), text(&error))
-            }
+            Dialect::Latest => format!("creating {} {name}.{namespace} failed: {}", W::NOUN, text(&error)),
         })?;
-        self.info(CREATED, &format!("Deployment {name}.{} created", self.canary.namespace()));
+        self.info(W::CREATED, &format!("{} {name}.{namespace} created", W::KIND));
         Ok(())
     }
 
-    fn recipe<'a>(
+    fn recipe<'a, W>(
         &'a self,
-        target: &'a Deployment,
+        target: &'a W,
         selector: &'a Selector,
         refs: &'a Refs,
         flagger_id: &'a str,
-    ) -> Recipe<'a> {
+    ) -> Recipe<'a, W> {
         Recipe {
             canary: &self.canary,
             target,
@@ -159,19 +258,30 @@ impl Tick {
 
     /// Copies template and configuration to the primary.
     pub async fn promote_primary(&mut self) -> Result<(), String> {
+        match self.target()? {
+            Target::Deployment => self.promote_to::<Deployment>().await,
+            Target::DaemonSet => self.promote_to::<DaemonSet>().await,
+            Target::Service => self.promote_service().await,
+        }
+    }
+
+    async fn promote_to<W: Workload>(&mut self) -> Result<(), String> {
         let name = self.workload_name(Which::Primary);
-        let attempts = if self.shell.dialect == Dialect::Latest { ATTEMPTS } else { 1 };
+        let newer = self.shell.dialect == Dialect::Latest;
+        let attempts = if newer { ATTEMPTS } else { 1 };
         let failed = |error: String| {
-            format!("updating deployment {name}.{} template spec failed: {error}", self.canary.namespace())
+            // The older release calls every workload a deployment here.
+            let noun = if newer { W::NOUN } else { "deployment" };
+            format!("updating {noun} {name}.{} template spec failed: {error}", self.canary.namespace())
         };
         for attempt in 1..=attempts {
-            let target = self.deployment(Which::Target).await?;
+            let target: W = self.workload(Which::Target).await?;
             let selector = self.selector_of(&target)?;
-            let mut primary = self.deployment(Which::Primary).await?;
-            let refs = self.refs(&target).await?;
+            let mut primary: W = self.workload(Which::Primary).await?;
+            let refs = self.refs(target.template()).await?;
             self.copy_configs(&refs).await?;
-            self.recipe(&target, &selector, &refs, &self.shell.uuid()).promote(&mut primary);
-            match self.deployments().replace(&name, &PostParams::default(), &primary).await {
+            W::promote(&self.recipe(&target, &selector, &refs, &self.shell.uuid()), &mut primary);
+            match self.workloads::<W>().replace(&name, &PostParams::default(), &primary).await {
                 Err(error) if attempt < attempts && is_conflict(&error) => {}
                 result => return result.map(drop).map_err(|error| failed(text(&error))),
             }
@@ -179,257 +289,72 @@ impl Tick {
         Ok(())
     }
 
-    /// How a Deployment's rollout stands.
+    /// How a workload's rollout stands.
     pub async fn rollout_of(&self, which: Which) -> Result<Rollout, String> {
-        Ok(deployment::rollout(&self.deployment(which).await?, self.shell.context.clock.now()))
+        let now = self.shell.context.clock.now();
+        match self.target()? {
+            Target::Deployment => Ok(deployment::rollout(&self.workload(which).await?, now)),
+            Target::DaemonSet => {
+                let status = self.canary.status.as_ref();
+                let since = status.and_then(|status| status.last_transition_time.as_ref());
+                let since = since.map(|since| now.duration_since(since.0).try_into().unwrap_or_default());
+                Ok(daemon_set::rollout(&self.workload(which).await?, since))
+            }
+            Target::Service => Ok(Rollout { workload: canary::Workload::Service, ..Rollout::default() }),
+        }
     }
 
-    /// Scales the target up or to zero.
+    /// The hash by which a new revision of the target is noticed.
+    pub async fn target_revision(&self) -> Result<String, String> {
+        Ok(match self.target()? {
+            Target::Deployment => {
+                let target: Deployment = self.workload(Which::Target).await?;
+                pods::hash(&target.spec.map(|spec| spec.template))
+            }
+            Target::DaemonSet => pods::hash(&daemon_set::revision(self.workload(Which::Target).await?)),
+            Target::Service => pods::hash(&self.target_service().await?.spec),
+        })
+    }
+
+    /// The configuration that the target uses, with checksums; `None` if it is not tracked.
+    pub async fn target_refs(&self) -> Result<Option<Refs>, String> {
+        let tracked = self.shell.options.enable_config_tracking;
+        match self.target()? {
+            Target::Deployment if tracked => {
+                let target: Deployment = self.workload(Which::Target).await?;
+                self.refs(target.template()).await.map(Some)
+            }
+            Target::DaemonSet if tracked => {
+                let target: DaemonSet = self.workload(Which::Target).await?;
+                self.refs(target.template()).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Scales the target up or to zero. Nothing scales a Service.
     pub async fn scale(&self, scale: Scale) -> Result<(), String> {
-        let target = self.deployment(Which::Target).await?;
-        let current = target.spec.as_ref().and_then(|spec| spec.replicas).filter(|replicas| *replicas > 0);
-        let replicas = match (scale, current, self.shell.dialect) {
-            (Scale::Zero, ..) => 0,
-            (Scale::Up, Some(current), _) => current,
-            (Scale::Up, None, Dialect::Rc1) => 1,
-            (Scale::Up, None, Dialect::Latest) => self.fit_replicas().await?,
-        };
-        self.set_replicas(target, replicas).await.map_err(|error| {
-            let (name, namespace) = (self.workload_name(Which::Target), self.canary.namespace());
-            match (self.shell.dialect, scale) {
-                (Dialect::Rc1, _) => format!("scaling {name}.{namespace} to {replicas} failed: {error}"),
-                (Dialect::Latest, Scale::Up) => {
-                    format!("scaling up {name}.{namespace} to {replicas} failed: {error}")
-                }
-                (Dialect::Latest, Scale::Zero) => {
-                    format!("deployment {name}.{namespace} patch query error: {error}")
-                }
-            }
-        })
-    }
-
-    /// Scales the target to a number of replicas.
-    pub async fn scale_to(&self, replicas: i32) -> Result<(), String> {
-        let target = self.deployment(Which::Target).await?;
-        self.set_replicas(target, replicas).await.map_err(|error| {
-            let (name, namespace) = (self.workload_name(Which::Target), self.canary.namespace());
-            format!("scale failed: scaling {name}.{namespace} to {replicas} failed: {error}")
-        })
-    }
-
-    async fn set_replicas(&self, mut target: Deployment, replicas: i32) -> Result<(), String> {
-        let name = self.workload_name(Which::Target);
-        let result = match self.shell.dialect {
-            Dialect::Rc1 => {
-                target.spec.get_or_insert_default().replicas = Some(replicas);
-                self.deployments().replace(&name, &PostParams::default(), &target).await
-            }
-            Dialect::Latest => {
-                let patch = json!({"spec": {"replicas": replicas}});
-                self.deployments().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await
-            }
-        };
-        result.map(drop).map_err(|error| text(&error))
-    }
-
-    /// The replicas of a target that had none: the primary's, or the autoscaler's least.
-    async fn fit_replicas(&self) -> Result<i32, String> {
-        let Some(reference) = &self.canary.spec.autoscaler_ref else {
-            let primary = self.deployment(Which::Primary).await?;
-            let replicas = primary.spec.and_then(|spec| spec.replicas);
-            return Ok(replicas.filter(|replicas| *replicas > 0).unwrap_or(1));
-        };
-        if reference.kind != "HorizontalPodAutoscaler" {
-            return Ok(1);
+        match self.target()? {
+            Target::Deployment => self.scale_deployment(scale).await,
+            Target::DaemonSet => self.scale_daemon_set(scale).await,
+            Target::Service => Ok(()),
         }
-        let found = self.scalers().get(&reference.name).await.ok();
-        Ok(found.and_then(|found| scaler::least(&found)).filter(|least| *least > 1).unwrap_or(1))
     }
 
-    fn scalers(&self) -> Api<DynamicObject> {
-        let resource = scaler::resource(self.shell.dialect);
-        Api::namespaced_with(self.shell.client.clone(), self.canary.namespace(), &resource)
-    }
-
-    /// Makes the primary's autoscaler, or brings it to the target's figures.
-    pub async fn ensure_scaler(&self, only_create: bool) -> Result<(), String> {
-        let Some(reference) = &self.canary.spec.autoscaler_ref else { return Ok(()) };
-        if reference.kind != "HorizontalPodAutoscaler" {
-            return Ok(());
+    /// Gives a target that is no longer released what the primary has.
+    pub async fn restore_target(&self) -> Result<(), String> {
+        match self.target()? {
+            Target::Deployment => self.restore_deployment().await,
+            Target::DaemonSet => self
+                .scale_daemon_set(Scale::Up)
+                .await
+                .map_err(|error| format!("ScaleFromZero failed: {error}")),
+            Target::Service => Ok(()),
         }
-        let result = self.try_ensure_scaler(&reference.name, only_create).await;
-        let primary = self.workload_name(Which::Primary);
-        let verb = if only_create { "creating" } else { "updating" };
-        result.map_err(|error| match self.shell.dialect {
-            Dialect::Rc1 => {
-                format!(
-                    "{verb} HorizontalPodAutoscaler {primary}.{} failed: {error}",
-                    self.canary.namespace()
-                )
-            }
-            Dialect::Latest => error,
-        })
-    }
-
-    async fn try_ensure_scaler(&self, name: &str, only_create: bool) -> Result<(), String> {
-        let (api, dialect) = (self.scalers(), self.shell.dialect);
-        let namespace = self.canary.namespace();
-        let full = |name: &str| match dialect {
-            Dialect::Rc1 => format!("HorizontalPodAutoscaler {name}.{namespace}"),
-            Dialect::Latest => format!("HorizontalPodAutoscaler v2 {name}.{namespace}"),
-        };
-        let target = api.get(name).await.map_err(|error| match dialect {
-            Dialect::Rc1 if is_not_found(&error) => format!("{} not found, retrying", full(name)),
-            Dialect::Rc1 => text(&error),
-            Dialect::Latest => {
-                format!("HorizontalPodAutoscaler {name}.{namespace} get query error: {}", text(&error))
-            }
-        })?;
-        let primary = format!("{name}-primary");
-        let wrap = |verb: &str, error: &kube::Error| match dialect {
-            Dialect::Rc1 => text(error),
-            Dialect::Latest => format!("{verb} {} failed: {}", full(&primary), text(error)),
-        };
-        let attempts = if dialect == Dialect::Latest { ATTEMPTS } else { 1 };
-        for attempt in 1..=attempts {
-            let existing = match api.get(&primary).await {
-                Ok(existing) => existing,
-                Err(error) if is_not_found(&error) => {
-                    let created = scaler::create(&self.canary, &target, dialect);
-                    let result = api.create(&PostParams::default(), &created).await;
-                    result.map_err(|error| wrap("creating", &error))?;
-                    self.info(SCALER_CREATED, &format!("{} created", full(&primary)));
-                    return Ok(());
-                }
-                Err(error) => return Err(wrap("getting", &error)),
-            };
-            if only_create {
-                return Ok(());
-            }
-            let corrected = scaler::correct(&self.canary, &target, &existing, dialect);
-            let Some(corrected) = corrected else { return Ok(()) };
-            match api.replace(&primary, &PostParams::default(), &corrected).await {
-                Ok(_) => {
-                    self.info(SCALER_UPDATED, &format!("{} updated", full(&primary)));
-                    return Ok(());
-                }
-                Err(error) if attempt < attempts && is_conflict(&error) => {}
-                Err(error) => return Err(wrap("updating", &error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The configuration that a target uses, with checksums.
-    pub async fn refs(&self, target: &Deployment) -> Result<Refs, String> {
-        let mut refs = Refs::new();
-        let pod = target.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-        let (Some(pod), true) = (pod, self.shell.options.enable_config_tracking) else { return Ok(refs) };
-        let dialect = self.shell.dialect;
-        for ((kind, name), required) in configs::references(pod, dialect) {
-            let sum = match kind {
-                Kind::ConfigMap => {
-                    let found = self.config_maps().get(&name).await;
-                    found.map(|config| configs::config_map_checksum(&config, dialect))
-                }
-                Kind::Secret => {
-                    let found = self.secrets().get(&name).await;
-                    found.map(|secret| configs::secret_checksum(&secret, dialect))
-                }
-            };
-            match sum {
-                Ok(Some(sum)) => drop(refs.insert((kind, name), sum)),
-                Ok(None) => {}
-                Err(error) => self.missing(kind, &name, required, &text(&error))?,
-            }
-        }
-        Ok(refs)
-    }
-
-    /// What a missing ConfigMap or Secret leads to: a line in the log, or the tick's end.
-    fn missing(&self, kind: Kind, name: &str, required: bool, error: &str) -> Result<(), String> {
-        let namespace = self.canary.namespace();
-        let found = format!("{} {name}.{namespace} get query error: {error}", kind.name());
-        let message = match self.shell.dialect {
-            Dialect::Latest if required => {
-                return Err(format!(
-                    "GetTargetConfigs failed: {} {name}.{namespace} get query error: {found}",
-                    kind.name()
-                ));
-            }
-            Dialect::Latest => format!("{} {name}.{namespace} get query failed: {found}", kind.name()),
-            Dialect::Rc1 => {
-                let kind = if kind == Kind::ConfigMap { "configMap" } else { "secret" };
-                format!("{kind} {name}.{namespace} query error {error}")
-            }
-        };
-        let at = if kind == Kind::ConfigMap { CONFIG_MAP_MISSING } else { SECRET_MISSING };
-        self.shell.log.print(Level::Error, at, &message);
-        Ok(())
-    }
-
-    fn config_maps(&self) -> Api<ConfigMap> {
-        Api::namespaced(self.shell.client.clone(), self.canary.namespace())
-    }
-
-    fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.shell.client.clone(), self.canary.namespace())
-    }
-
-    /// Writes the primary's copies of the configuration.
-    async fn copy_configs(&self, refs: &Refs) -> Result<(), String> {
-        let result = self.try_copy_configs(refs).await;
-        result.map_err(|error| match self.shell.dialect {
-            Dialect::Rc1 => error,
-            Dialect::Latest => format!("CreatePrimaryConfigs failed: {error}"),
-        })
-    }
-
-    async fn try_copy_configs(&self, refs: &Refs) -> Result<(), String> {
-        for (kind, name) in refs.keys() {
-            let copy = format!("{name}-primary");
-            let metadata = |labels: Option<Labels>| {
-                let labels = match self.shell.dialect {
-                    Dialect::Rc1 => labels.unwrap_or_default(),
-                    Dialect::Latest => owner::without_flux(labels.as_ref()),
-                };
-                owner::metadata(&self.canary, &copy, labels, Labels::new())
-            };
-            match kind {
-                Kind::ConfigMap => {
-                    let from = self.config_maps().get(name).await.map_err(|error| text(&error))?;
-                    let metadata = metadata(from.metadata.labels);
-                    let object = ConfigMap { metadata, data: from.data, ..Default::default() };
-                    put(&self.config_maps(), &copy, &object).await?;
-                    self.info(CONFIG_MAP_SYNCED, &format!("ConfigMap {copy} synced"));
-                }
-                Kind::Secret => {
-                    let from = self.secrets().get(name).await.map_err(|error| text(&error))?;
-                    let metadata = metadata(from.metadata.labels);
-                    let object =
-                        Secret { metadata, data: from.data, type_: from.type_, ..Default::default() };
-                    put(&self.secrets(), &copy, &object).await?;
-                    self.info(SECRET_SYNCED, &format!("Secret {copy} synced"));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Logs about the Canary at level info.
     pub fn info(&self, at: Site, message: &str) {
         self.shell.log.about(Level::Info, at, &self.key, message);
     }
-}
-
-/// Replaces an object, or makes it.
-async fn put<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), String>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
-{
-    let result = match api.replace(name, &PostParams::default(), object).await {
-        Err(error) if is_not_found(&error) => api.create(&PostParams::default(), object).await,
-        result => result,
-    };
-    result.map(drop).map_err(|error| text(&error))
 }
