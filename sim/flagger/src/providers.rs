@@ -370,7 +370,7 @@ fn last_point(document: &Value) -> Option<f64> {
     let series = document.as_array().into_iter().flatten();
     let points = series.flat_map(|series| series["datapoints"].as_array().into_iter().flatten());
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
-    points.filter_map(|point| number(&point[0])).last()
+    points.filter_map(|point| number(&point[0])).next_back()
 }
 
 /// Graphite's render URL: the query's own parameters, in order of their names, with the format.
