@@ -22,8 +22,10 @@ impl<'a> Users<'a> {
             (Some(diurnal), None) => diurnal.period.seconds(),
             (None, None) => 0.0,
         };
-        let fixed = traffic.diurnal.and_then(|diurnal| diurnal.release_at).filter(|_| traffic.series.is_empty());
-        let mut users = Users { traffic, start: fixed.map_or(length * start, |at| at.seconds()), before: 0.0, place };
+        let fixed =
+            traffic.diurnal.and_then(|diurnal| diurnal.release_at).filter(|_| traffic.series.is_empty());
+        let mut users =
+            Users { traffic, start: fixed.map_or(length * start, |at| at.seconds()), before: 0.0, place };
         users.before = users.course(users.start);
         users
     }

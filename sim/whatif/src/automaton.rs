@@ -79,7 +79,8 @@ impl Oracle for Script<'_> {
 /// A value on a side of a check's bounds.
 fn representative(check: &Check, side: Side) -> Answer {
     // Builtin durations are compared in whole milliseconds.
-    let step: f64 = if matches!(check.probe, Probe::Quantile { whole_millis: true, .. }) { 2.0 } else { 1e-3 };
+    let step: f64 =
+        if matches!(check.probe, Probe::Quantile { whole_millis: true, .. }) { 2.0 } else { 1e-3 };
     match side {
         Side::Good => Answer::Value(match (check.min, check.max) {
             (Some(min), Some(max)) => (min + max) / 2.0,
@@ -97,8 +98,13 @@ impl<'a> Automaton<'a> {
     /// An empty table.
     pub fn new(policy: &'a Policy) -> Self {
         let filler = Node::Done { state: 0, effects: Effects::default() };
-        let mut automaton =
-            Automaton { policy, states: Vec::new(), known: BTreeMap::new(), roots: Vec::new(), nodes: vec![filler] };
+        let mut automaton = Automaton {
+            policy,
+            states: Vec::new(),
+            known: BTreeMap::new(),
+            roots: Vec::new(),
+            nodes: vec![filler],
+        };
         automaton.intern(State::START);
         automaton
     }
@@ -172,7 +178,10 @@ pub fn fits(policy: &Policy) -> Result<(), String> {
     if questions <= 64 {
         return Ok(());
     }
-    Err(format!("canary {}: {questions} metrics and load tests, at most 62 are simulated", policy.canary.name()))
+    Err(format!(
+        "canary {}: {questions} metrics and load tests, at most 62 are simulated",
+        policy.canary.name()
+    ))
 }
 
 impl Side {

@@ -12,7 +12,7 @@ const NEGLIGIBLE: f64 = 1e-18;
 /// How many entries a cache of tables may hold before further laws are computed anew each time.
 const CACHE_ENTRIES: usize = 1 << 20;
 /// Slots of a cache of tables; at most half of them are used.
-const CACHE_SLOTS: usize = 1 << 14;
+const CACHE_SLOTS: usize = 1 << 13;
 
 /// A distribution of counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,33 +116,42 @@ impl Law {
     }
 }
 
-/// A law's counts, ready for lookup.
+/// A law's counts, ready for lookup: small, so that many stay in the processor's cache.
 struct Table {
     low: u32,
-    cdf: Box<[f64]>,
-    /// Where to begin the search, by the uniform number's first bits.
+    /// The distribution function in 32 bits.
+    cdf: Box<[u32]>,
+    /// Where to begin the search, by the uniform number's first bits; empty where the table is short.
     guide: Box<[u16]>,
 }
 
+/// Up to this many entries are searched from the start.
+const SHORT: usize = 8;
+
 impl Table {
     fn new(low: u32, cdf: &[f64]) -> Self {
-        let size = cdf.len().next_power_of_two();
+        let fixed: Box<[u32]> = cdf.iter().map(|value| (value * 4_294_967_296.0) as u32).collect();
+        if fixed.len() <= SHORT {
+            return Table { low, cdf: fixed, guide: Box::default() };
+        }
+        let size = fixed.len().next_power_of_two();
         let mut at = 0;
-        let guide = (0..size).map(|slot| {
-            let least = slot as f64 / size as f64;
-            while at + 1 < cdf.len() && cdf[at] <= least {
+        let guide = (0..size as u64).map(|slot| {
+            let least = (slot << 32) / size as u64;
+            while at + 1 < fixed.len() && u64::from(fixed[at]) <= least {
                 at += 1;
             }
             u16::try_from(at).unwrap_or(u16::MAX)
         });
-        Table { low, guide: guide.collect(), cdf: cdf.into() }
+        Table { low, guide: guide.collect(), cdf: fixed }
     }
 
     #[inline]
     fn find(&self, uniform: f64) -> u32 {
-        let slot = (uniform * self.guide.len() as f64) as usize;
-        let mut at = usize::from(self.guide[slot.min(self.guide.len() - 1)]);
-        while at + 1 < self.cdf.len() && self.cdf[at] <= uniform {
+        let wanted = (uniform * 4_294_967_296.0) as i64 as u32;
+        let slot = (u64::from(wanted) * self.guide.len() as u64) >> 32;
+        let mut at = self.guide.get(slot as usize).map_or(0, |at| usize::from(*at));
+        while at + 1 < self.cdf.len() && self.cdf[at] <= wanted {
             at += 1;
         }
         self.low + at as u32
@@ -168,7 +177,11 @@ impl Counts {
     /// Successes among `trials` for the uniform number.
     #[inline]
     pub fn binomial(&mut self, trials: u32, probability: f64, uniform: f64) -> u32 {
-        if trials == 0 || probability <= 0.0 {
+        // None is at least as likely as 1 - mean: most draws of rare events end here.
+        if trials == 0 || uniform < 1.0 - f64::from(trials) * probability {
+            return 0;
+        }
+        if probability <= 0.0 {
             return 0;
         }
         if probability >= 1.0 {
@@ -180,7 +193,7 @@ impl Counts {
     /// Events at a mean for the uniform number.
     #[inline]
     pub fn poisson(&mut self, mean: f64, uniform: f64) -> u32 {
-        if mean <= 0.0 {
+        if uniform < 1.0 - mean || mean <= 0.0 {
             return 0;
         }
         self.invert(Law::Poisson { mean }, u64::MAX, mean.to_bits(), uniform)
@@ -231,8 +244,7 @@ impl Counts {
         let mode = (((first + 1.0) * (chosen + 1.0) / (all + 2.0)) as u32).clamp(low, high);
         let ratio = |count: u32| {
             let count = f64::from(count);
-            (first - count) * (chosen - count)
-                / ((count + 1.0) * (all - first - chosen + count + 1.0))
+            (first - count) * (chosen - count) / ((count + 1.0) * (all - first - chosen + count + 1.0))
         };
         let weights = &mut self.scratch;
         weights.clear();
@@ -286,12 +298,8 @@ pub fn normal_quantile(probability: f64) -> f64 {
         4.374_664_141_464_968,
         2.938_163_982_698_783,
     ];
-    const D: [f64; 4] = [
-        7.784_695_709_041_462e-3,
-        3.224_671_290_700_398e-1,
-        2.445_134_137_142_996,
-        3.754_408_661_907_416,
-    ];
+    const D: [f64; 4] =
+        [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416];
     let p = probability.clamp(1e-300, 1.0 - f64::EPSILON / 2.0);
     let fold = |x: f64, terms: &[f64]| terms.iter().fold(0.0, |sum, term| sum * x + term);
     let tail = |p: f64| {
@@ -357,7 +365,9 @@ mod tests {
                 assert_eq!(count, counts.binomial(trials, probability, uniform), "from the table");
             }
             let at = trials / 2;
-            assert!((binomial_cdf(trials, probability, at) - reference(trials, probability, at)).abs() < 1e-10);
+            assert!(
+                (binomial_cdf(trials, probability, at) - reference(trials, probability, at)).abs() < 1e-10
+            );
         }
     }
 
@@ -410,7 +420,8 @@ mod tests {
 
     #[test]
     fn normal_quantiles() {
-        for (probability, z) in [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.001, -3.090_232_306_167_814)] {
+        for (probability, z) in [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.001, -3.090_232_306_167_814)]
+        {
             assert!((normal_quantile(probability) - z).abs() < 1e-9);
         }
     }

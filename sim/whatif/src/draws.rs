@@ -39,9 +39,8 @@ mod tests {
 
     #[test]
     fn draws_are_uniform_repeatable_and_apart() {
-        let sum: f64 = (0..20_000)
-            .map(|index| Draws::new(Seed::new(7), "default", index / 4).uniform(index % 4))
-            .sum();
+        let sum: f64 =
+            (0..20_000).map(|index| Draws::new(Seed::new(7), "default", index / 4).uniform(index % 4)).sum();
         assert!((sum / 20_000.0 - 0.5).abs() < 0.01);
         let one = Draws::new(Seed::new(7), "default", 3);
         assert_eq!(one.uniform(5), Draws::new(Seed::new(7), "default", 3).uniform(5));

@@ -116,7 +116,11 @@ impl Latency {
             }
             Latency::Normal { normal: law } => {
                 let (mean, deviation) = (law.mean.seconds(), law.deviation.seconds());
-                if deviation > 0.0 { normal((bound - mean) / deviation) } else { f64::from(u8::from(mean >= bound)) }
+                if deviation > 0.0 {
+                    normal((bound - mean) / deviation)
+                } else {
+                    f64::from(u8::from(mean >= bound))
+                }
             }
             Latency::Exponential { exponential } => (-bound / exponential.mean.seconds()).exp(),
             Latency::Histogram { histogram } => {
@@ -240,7 +244,9 @@ fn percentile_table(text: &str, unit: Option<&str>) -> Result<Vec<Bucket>, Strin
         before = total;
     }
     if buckets.is_empty() {
-        return Err("no line of value, percentile and count: expected HdrHistogram's percentile table".to_owned());
+        return Err(
+            "no line of value, percentile and count: expected HdrHistogram's percentile table".to_owned()
+        );
     }
     Ok(buckets)
 }
@@ -249,7 +255,8 @@ fn percentile_table(text: &str, unit: Option<&str>) -> Result<Vec<Bucket>, Strin
 /// the last less the first.
 fn prometheus_buckets(text: &str, unit: Option<&str>) -> Result<Vec<Bucket>, String> {
     let answer: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let results = answer["data"]["result"].as_array().ok_or("no data.result: expected a query's JSON answer")?;
+    let results =
+        answer["data"]["result"].as_array().ok_or("no data.result: expected a query's JSON answer")?;
     let mut unit = unit.map(str::to_owned);
     let mut cumulative: Vec<(f64, f64)> = Vec::new();
     for result in results {
@@ -259,7 +266,8 @@ fn prometheus_buckets(text: &str, unit: Option<&str>) -> Result<Vec<Bucket>, Str
         }
         let Some(le) = result["metric"]["le"].as_str() else { continue };
         let le = promql::parse_float(le).ok_or_else(|| format!("le {le:?} is no number"))?;
-        let number = |sample: &serde_json::Value| sample[1].as_str().and_then(|text| text.parse::<f64>().ok());
+        let number =
+            |sample: &serde_json::Value| sample[1].as_str().and_then(|text| text.parse::<f64>().ok());
         let value = match result["values"].as_array() {
             Some(values) => {
                 let first = values.first().and_then(number).unwrap_or(0.0);

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_articles_command() {
-        let test = LoadTest::parse("load-test", "hey -z 1m -q 10 -c 2 http://podinfo-canary.test:9898/").unwrap();
+        let test =
+            LoadTest::parse("load-test", "hey -z 1m -q 10 -c 2 http://podinfo-canary.test:9898/").unwrap();
         assert_eq!((test.batch, test.period_ms, test.duration_ms), (2, Some(100.0), Some(60_000)));
         assert_eq!(test.host, "podinfo-canary.test");
         assert_eq!(test.rate(0.03), 20.0);

@@ -139,7 +139,12 @@ pub struct PrometheusModel {
 
 impl Default for PrometheusModel {
     fn default() -> Self {
-        PrometheusModel { scrape_interval: Span::from_millis(5_000), version: 3, phase: None, first_tick: None }
+        PrometheusModel {
+            scrape_interval: Span::from_millis(5_000),
+            version: 3,
+            phase: None,
+            first_tick: None,
+        }
     }
 }
 
@@ -159,8 +164,25 @@ impl Telemetry {
         match self {
             Telemetry::Seconds => &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
             Telemetry::Milliseconds => &[
-                0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0,
-                30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+                0.5,
+                1.0,
+                5.0,
+                10.0,
+                25.0,
+                50.0,
+                100.0,
+                250.0,
+                500.0,
+                1000.0,
+                2500.0,
+                5000.0,
+                10_000.0,
+                30_000.0,
+                60_000.0,
+                300_000.0,
+                600_000.0,
+                1_800_000.0,
+                3_600_000.0,
             ],
         }
     }
@@ -277,12 +299,18 @@ impl Rate {
         let is_share = |value: f64| (0.0..=1.0).contains(&value);
         let fine = match self {
             Rate::Fixed(rate) => is_share(*rate),
-            Rate::Uniform { uniform } => is_share(uniform.min) && is_share(uniform.max) && uniform.min <= uniform.max,
+            Rate::Uniform { uniform } => {
+                is_share(uniform.min) && is_share(uniform.max) && uniform.min <= uniform.max
+            }
             Rate::LogUniform { log_uniform: range } => {
                 range.min > 0.0 && is_share(range.max) && range.min <= range.max
             }
         };
-        if fine { Ok(()) } else { Err("must be between 0 and 1 (above 0 for logUniform), min not above max".to_owned()) }
+        if fine {
+            Ok(())
+        } else {
+            Err("must be between 0 and 1 (above 0 for logUniform), min not above max".to_owned())
+        }
     }
 }
 
@@ -323,7 +351,8 @@ impl ServiceModel {
     /// The field and what is wrong.
     pub fn load(&mut self, read: &dyn Fn(&str) -> Result<String, String>) -> Result<(), String> {
         if let Some(file) = &self.traffic.replay {
-            self.traffic.series = series(&read(file)?).map_err(|error| format!("traffic.replay: {file}: {error}"))?;
+            self.traffic.series =
+                series(&read(file)?).map_err(|error| format!("traffic.replay: {file}: {error}"))?;
         }
         self.baseline.latency.load(read).map_err(|error| format!("baseline.latency: {error}"))?;
         for (name, version) in &mut self.versions {
@@ -395,17 +424,20 @@ impl ServiceModel {
 /// A rate from Prometheus' JSON answer to a range query: the sum of its series.
 fn series(text: &str) -> Result<Vec<(f64, f64)>, String> {
     let answer: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let results = answer["data"]["result"].as_array().ok_or("no data.result: expected a range query's JSON answer")?;
+    let results =
+        answer["data"]["result"].as_array().ok_or("no data.result: expected a range query's JSON answer")?;
     let mut rates: BTreeMap<i64, f64> = BTreeMap::new();
     for sample in results.iter().filter_map(|result| result["values"].as_array()).flatten() {
         let at = sample[0].as_f64().ok_or("a sample without a time")?;
-        let value: f64 = sample[1].as_str().and_then(|text| text.parse().ok()).ok_or("a sample without a value")?;
+        let value: f64 =
+            sample[1].as_str().and_then(|text| text.parse().ok()).ok_or("a sample without a value")?;
         if value.is_finite() && value >= 0.0 {
             *rates.entry((at * 1000.0) as i64).or_default() += value;
         }
     }
     let first = rates.keys().next().copied().unwrap_or(0);
-    let series: Vec<(f64, f64)> = rates.iter().map(|(at, rate)| ((at - first) as f64 / 1000.0, *rate)).collect();
+    let series: Vec<(f64, f64)> =
+        rates.iter().map(|(at, rate)| ((at - first) as f64 / 1000.0, *rate)).collect();
     if series.len() < 2 { Err("fewer than two samples".to_owned()) } else { Ok(series) }
 }
 

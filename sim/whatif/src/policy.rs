@@ -92,14 +92,17 @@ impl Policy {
         passing: &dyn Fn(&str) -> Option<f64>,
     ) -> Policy {
         let mut assumptions = Vec::new();
-        let provider = if canary.spec.provider.is_empty() { "istio" } else { &canary.spec.provider }.to_owned();
+        let provider =
+            if canary.spec.provider.is_empty() { "istio" } else { &canary.spec.provider }.to_owned();
         let none = crd::CanaryAnalysis::default();
         let analysis = canary.spec.analysis().unwrap_or(&none);
-        let interval = parse_duration(&analysis.interval).map_or(INTERVAL_DEFAULT_MS, |span| span.as_millis() as i64);
+        let interval =
+            parse_duration(&analysis.interval).map_or(INTERVAL_DEFAULT_MS, |span| span.as_millis() as i64);
         let interval = interval.max(INTERVAL_LEAST_MS);
-        let checks = analysis.metrics.iter().map(|metric| {
-            check(metric, &canary, dialect, templates, passing, &mut assumptions)
-        });
+        let checks = analysis
+            .metrics
+            .iter()
+            .map(|metric| check(metric, &canary, dialect, templates, passing, &mut assumptions));
         let checks = checks.collect();
         let load_tests: Vec<Option<(LoadTest, Reach)>> = analysis
             .webhooks
@@ -112,15 +115,22 @@ impl Policy {
             .collect();
         for hook in &analysis.webhooks {
             let assumed = match hook.kind {
-                HookType::ConfirmRollout | HookType::ConfirmPromotion | HookType::ConfirmTrafficIncrease => "opens at once",
+                HookType::ConfirmRollout | HookType::ConfirmPromotion | HookType::ConfirmTrafficIncrease => {
+                    "opens at once"
+                }
                 HookType::Rollback => "never asks for a rollback",
-                HookType::PreRollout | HookType::Rollout | HookType::Unset if LoadTest::of(hook).is_none() => "passes",
+                HookType::PreRollout | HookType::Rollout | HookType::Unset
+                    if LoadTest::of(hook).is_none() =>
+                {
+                    "passes"
+                }
                 _ => continue,
             };
             assumptions.push(format!("webhook {}: {assumed}", hook.name));
         }
         if analysis.session_affinity.is_some() {
-            assumptions.push("sessionAffinity: requests are split independently, users do not stick".to_owned());
+            assumptions
+                .push("sessionAffinity: requests are split independently, users do not stick".to_owned());
         }
         Policy { dialect, provider, interval, checks, load_tests, assumptions, canary }
     }
@@ -148,7 +158,8 @@ pub fn reach(canary: &Canary, test: &LoadTest) -> Reach {
         host == service
             || host.strip_prefix(service).is_some_and(|rest| {
                 let rest = rest.strip_prefix('.').unwrap_or("?");
-                [namespace, &format!("{namespace}.svc"), &format!("{namespace}.svc.cluster.local")].contains(&rest)
+                [namespace, &format!("{namespace}.svc"), &format!("{namespace}.svc.cluster.local")]
+                    .contains(&rest)
                     || (namespace.is_empty() && !rest.contains('?'))
             })
     };
@@ -159,7 +170,8 @@ pub fn reach(canary: &Canary, test: &LoadTest) -> Reach {
     if names(&format!("{apex}-primary")) {
         return Reach::Primary;
     }
-    let in_mesh = spec.service.gateways.is_empty() || spec.service.gateways.iter().any(|gateway| gateway == "mesh");
+    let in_mesh =
+        spec.service.gateways.is_empty() || spec.service.gateways.iter().any(|gateway| gateway == "mesh");
     if names(apex) {
         return if in_mesh { Reach::Split } else { Reach::Primary };
     }
@@ -205,7 +217,10 @@ fn check(
                     && (template.namespace() == namespace || template.namespace().is_empty())
             });
             match found {
-                None => known(None, &format!("MetricTemplate {namespace}/{} is not among the files", reference.name)),
+                None => known(
+                    None,
+                    &format!("MetricTemplate {namespace}/{} is not among the files", reference.name),
+                ),
                 Some(template) => match render(&template.spec.query, &model(metric, canary, dialect)) {
                     Err(error) => Probe::Broken(error),
                     Ok(_) if window.is_none() => Probe::Broken(format!("bad window {:?}", metric.interval)),
@@ -222,7 +237,9 @@ fn check(
         (None, _) if metric.query.is_empty() => match dialect {
             // The old dialect skips it, the new one fails the check.
             Dialect::Rc1 => Probe::Assumed(1.0),
-            Dialect::Latest => Probe::Broken("no usable metrics template and query were configured".to_owned()),
+            Dialect::Latest => {
+                Probe::Broken("no usable metrics template and query were configured".to_owned())
+            }
         },
         (None, _) => {
             let text = match dialect {
@@ -263,7 +280,8 @@ fn model<'a>(metric: &'a CanaryMetric, canary: &'a Canary, dialect: Dialect) -> 
 fn recognise(query: &str, canary: &Canary) -> Option<Probe> {
     let text: String = query.chars().filter(|c| !c.is_whitespace()).collect();
     let target = &canary.spec.target_ref.name;
-    let workload = text.split("destination_workload=").nth(1)?.trim_start_matches('~').trim_start_matches(['"', '\'']);
+    let workload =
+        text.split("destination_workload=").nth(1)?.trim_start_matches('~').trim_start_matches(['"', '\'']);
     if workload.split(['"', '\'']).next()? != target {
         return None;
     }
@@ -294,7 +312,11 @@ fn recognise(query: &str, canary: &Canary) -> Option<Probe> {
     if !shares || factor != 100.0 {
         return None;
     }
-    match (text.contains("response_code!~\"5.*\""), text.contains("response_code=~\"5.*\""), text.starts_with("sum(")) {
+    match (
+        text.contains("response_code!~\"5.*\""),
+        text.contains("response_code=~\"5.*\""),
+        text.starts_with("sum("),
+    ) {
         (true, false, true) => Some(Probe::SuccessRate),
         (false, true, true) => Some(Probe::ErrorRate),
         _ => None,

@@ -1,7 +1,6 @@
 //! One rollout: ticks at the Canary's interval until it is promoted, rolled back, or will never end.
 
 use canary::{Kind, Message};
-use crd::Phase;
 
 use crate::automaton::{Automaton, Side};
 use crate::draws::Draws;
@@ -75,10 +74,15 @@ impl<'a, 'm> Course<'a, 'm> {
         let now = self.now;
         let side = match question {
             Question::PrimaryReady => {
-                if now >= self.copied.saturating_add(self.setting.promotion) { Side::Good } else { Side::Low }
+                if now >= self.copied.saturating_add(self.setting.promotion) {
+                    Side::Good
+                } else {
+                    Side::Low
+                }
             }
             Question::CanaryReady => {
-                let ready = self.setting.startup.is_some_and(|startup| now >= self.scaled.saturating_add(startup));
+                let ready =
+                    self.setting.startup.is_some_and(|startup| now >= self.scaled.saturating_add(startup));
                 if ready {
                     Side::Good
                 } else if now > self.scaled.saturating_add(self.setting.deadline) {
@@ -145,7 +149,11 @@ impl<'a, 'm> Course<'a, 'm> {
         let analysis = self.setting.policy.canary.spec.analysis();
         if mirrored {
             let weight = analysis.map_or(0, |analysis| analysis.mirror_weight);
-            let weight = if weight > 0 && self.setting.policy.dialect == canary::Dialect::Latest { weight } else { 100 };
+            let weight = if weight > 0 && self.setting.policy.dialect == canary::Dialect::Latest {
+                weight
+            } else {
+                100
+            };
             return (weight.clamp(0, 100) as u32, false);
         }
         let is_ab = analysis.is_some_and(|analysis| !analysis.matches.is_empty() && analysis.iterations > 0);
@@ -157,7 +165,7 @@ impl<'a, 'm> Course<'a, 'm> {
     }
 
     fn finish(mut self) -> Outcome {
-        self.world.advance(self.now);
+        self.world.finish(self.now);
         self.outcome.time = self.now;
         self.outcome.user_requests = self.world.user_requests;
         self.outcome.user_errors = self.world.user_errors;
@@ -252,7 +260,12 @@ impl Oracle for Witness<'_, '_, '_> {
 }
 
 /// Runs a rollout over the core itself, and tells all that the controller says. Same outcome as [`walk`].
-pub fn witness<'a>(setting: &'a Setting<'a>, memory: &mut Memory, draws: Draws, index: u64) -> (Outcome, Vec<Line>) {
+pub fn witness<'a>(
+    setting: &'a Setting<'a>,
+    memory: &mut Memory,
+    draws: Draws,
+    index: u64,
+) -> (Outcome, Vec<Line>) {
     let mut course = Course::new(setting, memory, draws, index);
     let mut lines = Vec::new();
     let mut state = State::START;
@@ -274,6 +287,5 @@ pub fn witness<'a>(setting: &'a Setting<'a>, memory: &mut Memory, draws: Draws, 
             break;
         }
     }
-    let _ = Phase::Succeeded;
     (course.finish(), lines)
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::Seed;
 
@@ -29,8 +29,6 @@ pub struct Plan<'p> {
     pub precision: f64,
     /// Is told how many rollouts were done since the last time.
     pub progress: &'p (dyn Fn(u64) + Sync),
-    /// Ends as soon as possible when set.
-    pub stop: &'p AtomicBool,
 }
 
 /// Runs the rollouts with these indices. Which thread runs which changes nothing.
@@ -39,7 +37,7 @@ pub fn run(setting: &Setting<'_>, indices: Range<u64>, plan: &Plan<'_>) -> Tally
     let mut from = indices.start;
     // Looks come at fixed numbers of rollouts, so that the number of threads does not matter to when it ends.
     let mut look = if plan.precision > 0.0 { FIRST_LOOK } else { indices.end - indices.start };
-    while from < indices.end && !plan.stop.load(Ordering::Relaxed) {
+    while from < indices.end {
         let to = (indices.start + look).min(indices.end);
         tally.merge(&batch(setting, from..to, plan));
         from = to;
@@ -65,7 +63,7 @@ fn batch(setting: &Setting<'_>, indices: Range<u64>, plan: &Plan<'_>) -> Tally {
         let mut memory = Memory::default();
         loop {
             let from = next.fetch_add(CHUNK, Ordering::Relaxed);
-            if from >= indices.end || plan.stop.load(Ordering::Relaxed) {
+            if from >= indices.end {
                 return tally;
             }
             let to = (from + CHUNK).min(indices.end);

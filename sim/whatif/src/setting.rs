@@ -1,12 +1,12 @@
 //! What all rollouts of one policy, service model and version share.
 
-use crate::load_test::LoadTest;
 use crate::latency::Latency;
+use crate::load_test::LoadTest;
 use crate::model::{PRIOR_STEPS, Rate, ServiceModel, Telemetry};
 use crate::policy::{Check, Policy, Probe, Reach};
 
 /// Latency bounds that verdicts may depend on: two for each quantile's bounds, one for the timeout.
-pub const CUTS: usize = 8;
+pub const CUTS: usize = 4;
 /// Scrapes have one of so many phases against the release, and ticks too: windows repeat, so their tables do.
 pub const PHASES: i64 = 16;
 /// A rollout that has not ended by now never will: milliseconds.
@@ -43,6 +43,14 @@ pub struct Setting<'a> {
     pub latency: &'a Latency,
     /// A factor on the latency.
     pub slowdown: f64,
+    /// The mean latency in seconds.
+    pub mean_latency: f64,
+    /// Milliseconds between batches of each load test, by webhook.
+    pub periods: Vec<f64>,
+    /// What is drawn only at the end: requests between windows, where no window reaches beyond a tick.
+    pub defers: bool,
+    /// The share of a window's increase that a counter must have shown before, for it not to be cut at zero.
+    pub cut_ratio: f64,
     /// Milliseconds until the canary is ready; never if absent.
     pub startup: Option<i64>,
     /// Milliseconds until the primary has rolled the new version out.
@@ -85,7 +93,9 @@ impl<'a> Setting<'a> {
         let mut windows: Vec<i64> = policy
             .checks
             .iter()
-            .filter(|check| matches!(check.probe, Probe::SuccessRate | Probe::ErrorRate | Probe::Quantile { .. }))
+            .filter(|check| {
+                matches!(check.probe, Probe::SuccessRate | Probe::ErrorRate | Probe::Quantile { .. })
+            })
             .map(|check| check.window)
             .collect();
         windows.sort_unstable();
@@ -130,11 +140,24 @@ impl<'a> Setting<'a> {
         if policy.provider != "istio" && policy.provider != "kubernetes" {
             assumptions.push(format!("provider {}: routed and measured as Istio does", policy.provider));
         }
+        let latency = found.latency.as_ref().unwrap_or(&model.baseline.latency);
+        let slowdown = found.slowdown.unwrap_or(1.0);
+        let mean_latency = latency.mean() * slowdown;
+        let scrape = model.prometheus.scrape_interval.millis().max(1);
+        let samples = windows.first().map_or(1, |shortest| shortest / scrape);
+        let is_poisson = model.traffic.arrivals == crate::model::Arrivals::Poisson;
+        let period = |test: &Option<(LoadTest, Reach)>| {
+            test.as_ref().map_or(1.0, |(test, _)| test.period(mean_latency))
+        };
         Ok(Setting {
+            periods: policy.load_tests.iter().map(period).collect(),
+            defers: is_poisson && windows.last().is_none_or(|longest| *longest <= policy.interval),
+            cut_ratio: 1.1 / (samples - 1).max(1) as f64,
+            mean_latency,
             policy,
             model,
             version,
-            scrape: model.prometheus.scrape_interval.millis().max(1),
+            scrape,
             closed_left: model.prometheus.version == 2,
             windows,
             telemetry,
@@ -143,8 +166,8 @@ impl<'a> Setting<'a> {
             edges,
             error_rates: (0..steps).map(|step| rate.at(step)).collect(),
             errors_show: found.error_status.unwrap_or(500) >= 500,
-            latency: found.latency.as_ref().unwrap_or(&model.baseline.latency),
-            slowdown: found.slowdown.unwrap_or(1.0),
+            latency,
+            slowdown,
             startup: (!found.never_ready).then_some(startup),
             promotion: model.promotion.millis(),
             deadline: i64::from(spec.progress_deadline_seconds().max(0)) * 1000,

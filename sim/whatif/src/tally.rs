@@ -81,7 +81,8 @@ struct SketchFile {
 impl Serialize for Sketch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let values = self.bars();
-        SketchFile { sum: self.sum.to_string(), squares: self.squares.to_string(), values }.serialize(serializer)
+        SketchFile { sum: self.sum.to_string(), squares: self.squares.to_string(), values }
+            .serialize(serializer)
     }
 }
 
@@ -90,9 +91,13 @@ impl<'de> Deserialize<'de> for Sketch {
         let file = SketchFile::deserialize(deserializer)?;
         let mut sketch = Sketch::default();
         for (value, count) in file.values {
-            sketch.histogram.record_n(value, count).map_err(|error| D::Error::custom(format!("{error:?}")))?;
+            sketch
+                .histogram
+                .record_n(value, count)
+                .map_err(|error| D::Error::custom(format!("{error:?}")))?;
         }
-        let number = |text: &str| text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")));
+        let number =
+            |text: &str| text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")));
         (sketch.sum, sketch.squares) = (number(&file.sum)?, number(&file.squares)?);
         Ok(sketch)
     }
@@ -130,7 +135,7 @@ pub struct Tally {
     pub errors: Sketch,
     /// Failures by index, until they are named.
     #[serde(skip)]
-    pub(crate) failures: BTreeMap<(u8, Failure), u64>,
+    pub(crate) failures: Vec<((u8, Failure), u64)>,
 }
 
 impl Tally {
@@ -157,7 +162,7 @@ impl Tally {
         }
         if let Some((check, failure, _)) = outcome.first_failure {
             self.with_failed_checks += 1;
-            *self.failures.entry((check, failure)).or_default() += 1;
+            self.add_failure((check, failure), 1);
         }
         self.requests.add(outcome.user_requests);
         self.errors.add(outcome.user_errors);
@@ -177,12 +182,19 @@ impl Tally {
             *self.first_failures.entry(name.clone()).or_default() += count;
         }
         for (failure, count) in &other.failures {
-            *self.failures.entry(*failure).or_default() += count;
+            self.add_failure(*failure, *count);
         }
         self.detection.merge(&other.detection);
         self.promotion.merge(&other.promotion);
         self.requests.merge(&other.requests);
         self.errors.merge(&other.errors);
+    }
+
+    fn add_failure(&mut self, failure: (u8, Failure), count: u64) {
+        match self.failures.iter_mut().find(|(known, _)| *known == failure) {
+            Some((_, sum)) => *sum += count,
+            None => self.failures.push((failure, count)),
+        }
     }
 
     /// Names the failures after the checks.

@@ -1,11 +1,10 @@
 //! The fast path against what can be known without it.
 
-use std::sync::atomic::AtomicBool;
-
 use canary::Dialect;
 use clock::Seed;
 use crd::Canary;
 
+use crate::automaton::Automaton;
 use crate::counts::binomial_cdf;
 use crate::draws::Draws;
 use crate::model::{Arrivals, Rate, ServiceModel, Traffic, VersionModel};
@@ -17,7 +16,6 @@ use crate::span::Span;
 use crate::statistics::share;
 use crate::tally::Tally;
 use crate::world::Memory;
-use crate::automaton::Automaton;
 
 fn article() -> Canary {
     serde_saphyr::from_str(include_str!("../../../fixtures/article/flagger/podinfo/canary.yaml")).unwrap()
@@ -29,13 +27,7 @@ fn policy(canary: Canary) -> Policy {
 
 fn tally(policy: &Policy, model: &ServiceModel, version: &str, rollouts: u64) -> Tally {
     let setting = Setting::new(policy, model, version).unwrap();
-    let plan = Plan {
-        seed: Seed::new(1),
-        jobs: 2.try_into().unwrap(),
-        precision: 0.0,
-        progress: &|_| {},
-        stop: &AtomicBool::new(false),
-    };
+    let plan = Plan { seed: Seed::new(1), jobs: 2.try_into().unwrap(), precision: 0.0, progress: &|_| {} };
     run(&setting, 0..rollouts, &plan)
 }
 

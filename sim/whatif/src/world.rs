@@ -36,21 +36,28 @@ struct Sample {
 /// What happens to a request: the conditional probabilities by which kinds are split off, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Law {
-    /// The share that the canary gets and fails.
-    error: f64,
-    /// Of the requests not split off yet: that take as long as the cut and are answered.
-    slow: [f64; CUTS],
-    /// Of the rest: that the canary gets at all.
+    /// The share of requests that the canary gets and that fail or take as long as the least cut: most stretches of
+    /// a good version have none, and need no further draw.
+    notable: f64,
+    /// Of the requests that are not notable: that the canary gets at all.
     rest: f64,
+    /// The share of requests that the canary gets and that are not notable.
+    plain: f64,
+    /// Of notable requests: that fail.
+    error: f64,
+    /// Of notable requests that are answered, and not split off yet: that take as long as the cut.
+    slow: [f64; CUTS],
     /// Of failed requests not split off yet: that take as long as the cut.
     error_slow: [f64; CUTS],
-    /// Shares of all requests, for arrivals that are independent: failed, slow by cut, the rest.
-    shares: [f64; CUTS + 2],
 }
 
 /// The laws that a thread has met: by canary's share of requests (in percent), circumstances, and step of the prior.
 #[derive(Default)]
-pub struct Laws(Vec<Option<Box<Law>>>);
+struct Laws {
+    /// The place of each law in the list, and one more; 0 where nobody has been.
+    places: Vec<u32>,
+    list: Vec<Law>,
+}
 
 const CIRCUMSTANCES: usize = 8;
 
@@ -69,6 +76,18 @@ struct Run {
     hook: usize,
     start: i64,
     end: i64,
+}
+
+/// Requests of users that are expected and not drawn yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    notable: f64,
+    plain: f64,
+    /// The greatest expected number of plain requests in an interval.
+    window: f64,
+    /// The law that tells failed from slow: the same for all weights.
+    law: usize,
+    circumstances: usize,
 }
 
 /// A check's answer.
@@ -107,6 +126,11 @@ pub struct World<'a, 'm> {
     counters: [Counter; SERIES],
     /// The number and counters of each series' first sample.
     births: [Option<(i64, Counter)>; SERIES],
+    /// Whether requests are drawn for now that no window shows.
+    defers: bool,
+    /// The expected number of requests of users that are left to be drawn at the end.
+    deferred: f64,
+    pending: Pending,
     /// The canary's share of the users' requests, in percent.
     share: u32,
     /// Whether users wait for the canary's answers.
@@ -116,6 +140,8 @@ pub struct World<'a, 'm> {
     ready: i64,
     burst: (i64, i64),
     bursts: u64,
+    /// The window that was looked at last: its end, its length and what it showed.
+    looked: Option<(i64, i64, [Option<Increase>; SERIES])>,
     /// Requests of users that the canary answered.
     pub user_requests: u64,
     /// Those that failed.
@@ -128,6 +154,7 @@ mod question {
     pub const TICK: u64 = PHASE + 1;
     pub const START: u64 = PHASE + 2;
     pub const PLACE: u64 = PHASE + 3;
+    pub const END: u64 = PHASE + 4;
     pub const BURST: u64 = PHASE + 0x1000;
     pub const ASSUMED: u64 = PHASE + (1 << 60);
     pub const BIRTH: u64 = PHASE + (1 << 59);
@@ -149,8 +176,11 @@ impl<'a, 'm> World<'a, 'm> {
             Some(tick) => tick.millis(),
             None => on_grid(draws.uniform(question::TICK), setting.policy.interval),
         };
-        let users =
-            Users::new(&setting.model.traffic, draws.uniform(question::START), draws.uniform(question::PLACE));
+        let users = Users::new(
+            &setting.model.traffic,
+            draws.uniform(question::START),
+            draws.uniform(question::PLACE),
+        );
         memory.samples.clear();
         let last = (-phase).div_euclid(scrape);
         memory.samples.push(Sample { number: last, ..Sample::default() });
@@ -162,12 +192,16 @@ impl<'a, 'm> World<'a, 'm> {
             last,
             counters: Default::default(),
             births: [None; SERIES],
+            defers: false,
+            deferred: 0.0,
+            pending: Pending::default(),
             share: 0,
             visible: true,
             runs: Vec::new(),
             ready: i64::MAX,
             burst: (i64::MAX, i64::MAX),
             bursts: 0,
+            looked: None,
             user_requests: 0,
             user_errors: 0,
             setting,
@@ -191,6 +225,9 @@ impl<'a, 'm> World<'a, 'm> {
     /// its answers.
     pub fn route(&mut self, now: i64, share: u32, visible: bool) {
         self.advance(now);
+        if visible != self.visible {
+            self.flush(now);
+        }
         (self.share, self.visible) = (share, visible);
     }
 
@@ -202,8 +239,7 @@ impl<'a, 'm> World<'a, 'm> {
     /// A webhook with a load test is called: it starts, unless it still runs.
     pub fn call(&mut self, now: i64, hook: usize) {
         let Some((test, _)) = self.setting.load_test(hook) else { return };
-        let latency = self.setting.latency.mean() * self.setting.slowdown;
-        let end = now.saturating_add(test.length(latency));
+        let end = now.saturating_add(test.length(self.setting.mean_latency));
         match self.runs.iter_mut().find(|run| run.hook == hook) {
             Some(run) if now < run.end => {}
             Some(run) => {
@@ -236,6 +272,7 @@ impl<'a, 'm> World<'a, 'm> {
         if self.share == 0 && self.runs.is_empty() {
             // Nothing reaches the canary.
             self.cursor = self.cursor.max(now);
+            self.flush(now);
             if newest > self.last {
                 self.last = newest;
                 self.memory.samples.push(Sample { number: newest, counters: self.counters });
@@ -243,6 +280,7 @@ impl<'a, 'm> World<'a, 'm> {
             return;
         }
         let interval = self.setting.policy.interval;
+        let begin = self.setting.windows.last().map_or(i64::MAX, |longest| self.first_in(now, *longest));
         self.memory.marks.clear();
         for window in &self.setting.windows {
             let mut tick = now;
@@ -264,12 +302,25 @@ impl<'a, 'm> World<'a, 'm> {
         self.memory.marks.dedup();
         for index in 0..self.memory.marks.len() {
             let number = self.memory.marks[index];
+            // What comes before the first sample of the longest window is in none.
+            self.defers = self.setting.defers && number <= begin;
             self.advance(self.sample_time(number));
+            self.flush(self.sample_time(number));
             self.memory.samples.push(Sample { number, counters: self.counters });
             self.last = number;
         }
+        self.defers = self.setting.defers;
         self.advance(now);
         self.forget(now);
+    }
+
+    /// Draws what is left until the end.
+    pub fn finish(&mut self, now: i64) {
+        self.defers = self.setting.defers;
+        self.advance(now);
+        self.flush(now);
+        self.user_requests +=
+            u64::from(self.memory.counts.poisson(self.deferred, self.draws.uniform(question::END)));
     }
 
     /// Drops samples that no window can reach any more.
@@ -321,21 +372,25 @@ impl<'a, 'm> World<'a, 'm> {
     fn stretch(&mut self, from: i64, to: i64, circumstances: usize) {
         let question = (to as u64) << 8;
         if self.share > 0 {
-            let before = (self.counters[USERS], self.counters[USERS + 1]);
             let law = self.law(self.share, circumstances, from);
             if self.users.are_spaced() {
                 let trials = self.users.spaced(from, to);
-                self.split(USERS, trials, &law, question);
+                let before = self.seen_by_users();
+                self.split(USERS, trials, law, question);
+                self.expose(before);
             } else {
                 let mean = self.users.expected(from, to);
-                self.thin(USERS, mean, &law, question);
-            }
-            if self.visible {
-                let (answered, failed) = (self.counters[USERS], self.counters[USERS + 1]);
-                let failures = failed.total - before.1.total;
-                self.user_requests += u64::from(answered.total - before.0.total + failures);
-                let late = self.setting.timeout.map_or(0, |cut| answered.above[cut] - before.0.above[cut]);
-                self.user_errors += u64::from(failures + late);
+                let Law { notable, plain, .. } = self.memory.laws.list[law];
+                if circumstances != self.pending.circumstances {
+                    self.flush(from);
+                }
+                self.pending.circumstances = circumstances;
+                self.pending.law = law;
+                self.pending.notable += mean * notable;
+                self.pending.plain += mean * plain;
+                // Between windows only the sum matters, once the counter is so high that no window is cut at its zero.
+                let window = mean * plain * self.setting.policy.interval as f64 / (to - from) as f64;
+                self.pending.window = self.pending.window.max(window);
             }
         }
         for index in 0..self.runs.len() {
@@ -349,57 +404,92 @@ impl<'a, 'm> World<'a, 'm> {
                 Reach::Split => self.share,
                 Reach::Primary | Reach::Nobody => 0,
             };
-            let period = test.period(self.setting.latency.mean() * self.setting.slowdown);
+            let period = self.setting.periods[run.hook];
             let trials = test.sent(to - run.start, period) - test.sent(from - run.start, period);
             if share > 0 && trials > 0 {
                 let law = self.law(share, circumstances, from);
-                self.split(TESTER, trials, &law, question + 64 + (index as u64 & 1) * 64);
+                self.split(TESTER, trials, law, question + 64 + (index as u64 & 1) * 64);
             }
         }
     }
 
-    /// Splits a known number of requests.
+    /// Draws requests whose number is known.
     #[inline]
-    fn split(&mut self, source: usize, trials: u32, law: &Law, question: u64) {
+    fn split(&mut self, source: usize, trials: u32, law: usize, question: u64) {
         let draws = self.draws;
+        let Law { notable, rest, .. } = self.memory.laws.list[law];
         let counts = &mut self.memory.counts;
-        let failed = counts.binomial(trials, law.error, draws.uniform(question));
-        let mut left = trials - failed;
-        let answered = &mut self.counters[source];
+        let notable = counts.binomial(trials, notable, draws.uniform(question));
+        let plain = if rest == 1.0 {
+            trials - notable
+        } else {
+            counts.binomial(trials - notable, rest, draws.uniform(question + 1))
+        };
+        self.counters[source].total += plain;
+        if notable > 0 {
+            self.note(source, notable, law, question);
+        }
+    }
+
+    /// Draws the users' requests that are expected until now, if they arrive independently: whatever the weights
+    /// were, their sum is one draw.
+    fn flush(&mut self, now: i64) {
+        let Pending { notable, plain, window, law, .. } = self.pending;
+        self.pending = Pending::default();
+        if notable + plain <= 0.0 {
+            return;
+        }
+        let question = (now as u64) << 8;
+        let before = self.seen_by_users();
+        let shown = f64::from(self.counters[USERS].total);
+        if self.defers && shown > self.setting.cut_ratio * (2.0 * window + 40.0) {
+            self.deferred += if self.visible { plain } else { 0.0 };
+        } else {
+            self.counters[USERS].total += self.memory.counts.poisson(plain, self.draws.uniform(question + 1));
+        }
+        let notable = self.memory.counts.poisson(notable, self.draws.uniform(question));
+        if notable > 0 {
+            self.note(USERS, notable, law, question);
+        }
+        self.expose(before);
+    }
+
+    /// What has reached users' series: requests, failures, answers after the client's timeout.
+    #[inline]
+    fn seen_by_users(&self) -> [u32; 3] {
+        let (answered, failed) = (&self.counters[USERS], self.counters[USERS + 1].total);
+        [answered.total, failed, self.setting.timeout.map_or(0, |cut| answered.above[cut])]
+    }
+
+    /// Counts what users met since then.
+    #[inline]
+    fn expose(&mut self, before: [u32; 3]) {
+        if self.visible {
+            let now = self.seen_by_users();
+            let [answered, failed, late] = [0, 1, 2].map(|kind| u64::from(now[kind] - before[kind]));
+            self.user_requests += answered + failed;
+            self.user_errors += failed + late;
+        }
+    }
+
+    /// Tells failed requests from slow ones.
+    fn note(&mut self, source: usize, notable: u32, law: usize, question: u64) {
+        let law = self.memory.laws.list[law];
+        let failed = self.memory.counts.binomial(notable, law.error, self.draws.uniform(question + 2));
+        let mut left = notable - failed;
+        self.counters[source].total += left;
         let mut slow = 0;
-        for (cut, _) in self.setting.cuts.iter().enumerate() {
-            if law.slow[cut] > 0.0 {
-                let more = counts.binomial(left, law.slow[cut], draws.uniform(question + 1 + cut as u64));
+        for cut in 0..self.setting.cuts.len() {
+            if left > 0 {
+                let uniform = self.draws.uniform(question + 3 + cut as u64);
+                let more = self.memory.counts.binomial(left, law.slow[cut], uniform);
                 left -= more;
                 slow += more;
             }
-            answered.above[cut] += slow;
+            self.counters[source].above[cut] += slow;
         }
-        answered.total += slow + counts.binomial(left, law.rest, draws.uniform(question + 40));
         if failed > 0 {
-            self.fail(source, failed, law, question);
-        }
-    }
-
-    /// Draws requests that arrive independently.
-    #[inline]
-    fn thin(&mut self, source: usize, mean: f64, law: &Law, question: u64) {
-        let draws = self.draws;
-        let counts = &mut self.memory.counts;
-        let failed = counts.poisson(mean * law.shares[0], draws.uniform(question));
-        let answered = &mut self.counters[source];
-        let mut slow = 0;
-        for (cut, _) in self.setting.cuts.iter().enumerate() {
-            let share = law.shares[1 + cut];
-            if share > 0.0 {
-                slow += counts.poisson(mean * share, draws.uniform(question + 1 + cut as u64));
-            }
-            answered.above[cut] += slow;
-        }
-        let rest = law.shares[1 + CUTS];
-        answered.total += slow + counts.poisson(mean * rest, draws.uniform(question + 40));
-        if failed > 0 {
-            self.fail(source, failed, law, question);
+            self.fail(source, failed, &law, question);
         }
     }
 
@@ -407,34 +497,47 @@ impl<'a, 'm> World<'a, 'm> {
         let counter = &mut self.counters[source + 1];
         counter.total += failed;
         let (mut left, mut slow) = (failed, 0);
-        for (cut, _) in self.setting.cuts.iter().enumerate() {
-            let uniform = self.draws.uniform(question + 20 + cut as u64);
-            let more = self.memory.counts.binomial(left, law.error_slow[cut], uniform);
-            left -= more;
-            slow += more;
+        for cut in 0..self.setting.cuts.len() {
+            if left > 0 && law.error_slow[cut] > 0.0 {
+                let uniform = self.draws.uniform(question + 20 + cut as u64);
+                let more = self.memory.counts.binomial(left, law.error_slow[cut], uniform);
+                left -= more;
+                slow += more;
+            }
             counter.above[cut] += slow;
         }
     }
 
-    /// The law of requests of which the canary gets `share` percent.
+    /// The place of the law of requests of which the canary gets `share` percent.
     #[inline]
-    fn law(&mut self, share: u32, circumstances: usize, at: i64) -> Law {
-        let repeats = self.setting.model.capacity.is_none() || Users::is_steady(&self.setting.model.traffic);
-        if !repeats {
-            return self.make_law(share, circumstances, at);
+    fn law(&mut self, share: u32, circumstances: usize, at: i64) -> usize {
+        let has_capacity = self.setting.model.capacity.is_some();
+        if has_capacity && !Users::is_steady(&self.setting.model.traffic) {
+            // The load never repeats: the list's last place is for such laws.
+            let law = self.make_law(share, circumstances, at);
+            let laws = &mut self.memory.laws;
+            if laws.places.is_empty() {
+                (laws.places, laws.list) = (vec![0], vec![law]);
+            }
+            laws.list[0] = law;
+            return 0;
         }
         // The share of users matters to the load, the share of this source to the split.
-        let users = if self.setting.model.capacity.is_some() { self.share as usize } else { 0 };
+        let users = if has_capacity { self.share as usize } else { 0 };
         let slot = ((self.step * 101 + users) * 101 + share as usize) * CIRCUMSTANCES + circumstances;
-        if self.memory.laws.0.len() <= slot {
-            self.memory.laws.0.resize_with(slot + 1, || None);
+        match self.memory.laws.places.get(slot) {
+            Some(place) if *place > 0 => *place as usize - 1,
+            _ => {
+                let law = self.make_law(share, circumstances, at);
+                let laws = &mut self.memory.laws;
+                if laws.places.len() <= slot {
+                    laws.places.resize(slot + 1, 0);
+                }
+                laws.list.push(law);
+                laws.places[slot] = laws.list.len() as u32;
+                laws.list.len() - 1
+            }
         }
-        if let Some(law) = &self.memory.laws.0[slot] {
-            return **law;
-        }
-        let law = self.make_law(share, circumstances, at);
-        self.memory.laws.0[slot] = Some(Box::new(law));
-        law
     }
 
     #[cold]
@@ -455,10 +558,11 @@ impl<'a, 'm> World<'a, 'm> {
             error = error.max(bursts.error_rate);
         }
         if let Some(capacity) = model.capacity {
-            let tests = self.runs.iter().filter(|run| at < run.end).filter_map(|run| setting.load_test(run.hook));
+            let tests =
+                self.runs.iter().filter(|run| at < run.end).filter_map(|run| setting.load_test(run.hook));
             let tests: f64 = tests
                 .map(|(test, reach)| {
-                    let rate = test.rate(setting.latency.mean() * setting.slowdown);
+                    let rate = test.rate(setting.mean_latency);
                     match reach {
                         Reach::Canary => rate,
                         Reach::Split => rate * f64::from(self.share) / 100.0,
@@ -470,27 +574,27 @@ impl<'a, 'm> World<'a, 'm> {
             slowdown /= 1.0 - load.min(0.99);
         }
         let share = f64::from(share) / 100.0;
+        let survival = |cut: usize| setting.latency.above(setting.cuts[cut], slowdown);
+        let slow = setting.cuts.len().checked_sub(1).map_or(0.0, survival);
+        let notable = share * (error + (1.0 - error) * slow);
+        let plain = share * (1.0 - error) * (1.0 - slow);
         let mut law = Law {
-            error: share * error,
+            notable,
+            // A source that goes to the canary alone has no rest to split: rounding must not invent one.
+            rest: if share >= 1.0 { 1.0 } else { ratio(plain, 1.0 - notable) },
+            plain,
+            error: if slow > 0.0 { ratio(share * error, notable) } else { 1.0 },
             slow: [0.0; CUTS],
-            rest: 0.0,
             error_slow: [0.0; CUTS],
-            shares: [0.0; CUTS + 2],
         };
-        law.shares[0] = law.error;
-        let (mut left, mut before) = (1.0 - law.error, 0.0);
-        for (cut, bound) in setting.cuts.iter().enumerate() {
-            let above = setting.latency.above(*bound, slowdown).max(before);
-            let part = share * (1.0 - error) * (above - before);
-            law.shares[1 + cut] = part;
-            law.slow[cut] = ratio(part, left);
-            left -= part;
+        let mut before: f64 = 0.0;
+        for cut in 0..setting.cuts.len() {
+            let above = survival(cut).max(before);
+            law.slow[cut] =
+                if cut + 1 == setting.cuts.len() { 1.0 } else { ratio(above - before, slow - before) };
             law.error_slow[cut] = ratio(above - before, 1.0 - before);
             before = above;
         }
-        law.shares[1 + CUTS] = share * (1.0 - error) * (1.0 - before);
-        // A source that goes to the canary alone has no rest to split: rounding must not invent one.
-        law.rest = if share >= 1.0 { 1.0 } else { ratio(law.shares[1 + CUTS], left) };
         law
     }
 
@@ -559,7 +663,8 @@ impl<'a, 'm> World<'a, 'm> {
                 } else if up_to_high < rank {
                     true
                 } else {
-                    let value = edges.from + (edges.to - edges.from) * (rank - up_to_low) / (up_to_high - up_to_low);
+                    let value =
+                        edges.from + (edges.to - edges.from) * (rank - up_to_low) / (up_to_high - up_to_low);
                     value > edges.limit || (edges.includes && value >= edges.limit)
                 };
                 match (asked.max, asked.min) {
@@ -575,11 +680,20 @@ impl<'a, 'm> World<'a, 'm> {
 
     /// A quantile's value that is known to lie above a check's bound, for messages: the buckets above the bound are
     /// drawn only now.
-    fn quantile(&mut self, now: i64, check: usize, rank: f64, window: &[Option<Increase>; SERIES], edges: &Edges) -> f64 {
+    fn quantile(
+        &mut self,
+        now: i64,
+        check: usize,
+        rank: f64,
+        window: &[Option<Increase>; SERIES],
+        edges: &Edges,
+    ) -> f64 {
         let all: f64 = window.iter().flatten().map(|series| series.increase).sum();
         let above = |cut: Option<usize>| -> f64 {
             let series = window.iter().flatten();
-            series.map(|series| cut.map_or(series.increase, |cut| f64::from(series.above[cut]) * series.factor)).sum()
+            series
+                .map(|series| cut.map_or(series.increase, |cut| f64::from(series.above[cut]) * series.factor))
+                .sum()
         };
         let mut below = all - above(edges.low);
         let mut from = edges.from;
@@ -612,6 +726,17 @@ impl<'a, 'm> World<'a, 'm> {
     /// How much each series grew in a window that ends now; `None` for series with fewer than two samples in it.
     #[inline]
     fn window(&mut self, now: i64, length: i64) -> [Option<Increase>; SERIES] {
+        if let Some((end, known, found)) = &self.looked
+            && (*end, *known) == (now, length)
+        {
+            return *found;
+        }
+        let found = self.look(now, length);
+        self.looked = Some((now, length, found));
+        found
+    }
+
+    fn look(&mut self, now: i64, length: i64) -> [Option<Increase>; SERIES] {
         let first = self.first_in(now, length);
         let newest = self.last;
         let mut found = [None; SERIES];
@@ -640,7 +765,15 @@ impl<'a, 'm> World<'a, 'm> {
 
     /// The increase of a series between two samples, extrapolated to a window's edges.
     #[inline]
-    fn increase(&self, now: i64, length: i64, first: i64, before: Counter, newest: i64, last: Counter) -> Increase {
+    fn increase(
+        &self,
+        now: i64,
+        length: i64,
+        first: i64,
+        before: Counter,
+        newest: i64,
+        last: Counter,
+    ) -> Increase {
         let difference = last.total - before.total;
         let scrape = self.setting.scrape as f64;
         let sampled = (newest - first) as f64 * scrape;
@@ -669,7 +802,8 @@ impl<'a, 'm> World<'a, 'm> {
             return birth;
         }
         let samples = &self.memory.samples;
-        let after = samples.iter().position(|sample| sample.counters[series].total > 0).unwrap_or(samples.len() - 1);
+        let after =
+            samples.iter().position(|sample| sample.counters[series].total > 0).unwrap_or(samples.len() - 1);
         let end = samples[after];
         let begin = after.checked_sub(1).map_or(end.number - 1, |before| samples[before].number);
         let born = self.resolve(series, begin, end);
@@ -698,7 +832,8 @@ impl<'a, 'm> World<'a, 'm> {
                 let mut counter = Counter { total: share, ..Counter::default() };
                 let mut least = 0;
                 for cut in 0..self.setting.cuts.len() {
-                    let uniform = self.draws.uniform(question::BIRTH + ((number as u64) << 8) + 16 + cut as u64);
+                    let uniform =
+                        self.draws.uniform(question::BIRTH + ((number as u64) << 8) + 16 + cut as u64);
                     let slow = self.memory.counts.hypergeometric(all.total, share, all.above[cut], uniform);
                     least = slow.max(least).min(share);
                     counter.above[cut] = least.min(all.above[cut]);
@@ -716,10 +851,9 @@ impl<'a, 'm> World<'a, 'm> {
         if source == USERS {
             return if self.users.are_spaced() { self.users.spaced(from, to) } else { 0 };
         }
-        let latency = self.setting.latency.mean() * self.setting.slowdown;
         let sent = self.runs.iter().filter_map(|run| {
             let (test, _) = self.setting.load_test(run.hook)?;
-            let period = test.period(latency);
+            let period = self.setting.periods[run.hook];
             Some(test.sent(to - run.start, period) - test.sent(from - run.start, period))
         });
         sent.sum()
