@@ -1,6 +1,7 @@
 //! The command line: parse, call, print.
 
 mod find;
+mod lint;
 mod output;
 mod run;
 mod whatif;
@@ -25,6 +26,10 @@ enum Command {
     ///
     /// Exit code: 0 if all expectations hold, 1 if one fails, 2 if the input is unusable.
     Run(run::RunArguments),
+    /// Find what makes a release policy lie, with no simulation.
+    ///
+    /// Exit code: 0, 1 if something is found that is at least a warning, 2 if the input is unusable.
+    Lint(lint::LintArguments),
     /// Tell what a release policy does before production does it.
     ///
     /// Simulates many releases of good and bad versions under a Canary as it is shipped: how often bad ones are
@@ -39,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
         Command::Whatif(arguments) => whatif::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&testbed::scenario::schema());

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand, ValueEnum};
 use clock::Seed;
 use report::whatif::Example;
-use whatif::experiment::{self, Experiment, Overrides, Variation};
-use whatif::field;
-use whatif::goal::Goal;
-use whatif::results::Results;
-use whatif::rollout::{End, Outcome};
-use whatif::run::{self, Plan};
-use whatif::sweep::{self, Options, Point};
-use whatif::{Setting, Span};
+use ::whatif::experiment::{self, Experiment, Overrides, Variation};
+use ::whatif::field;
+use ::whatif::goal::Goal;
+use ::whatif::results::Results;
+use ::whatif::rollout::{End, Outcome};
+use ::whatif::run::{self, Plan};
+use ::whatif::sweep::{self, Options, Point};
+use ::whatif::{Setting, Span};
 
 use crate::output;
 

@@ -13,10 +13,11 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> clock report testbed whatif
+coalmine -> clock lint report testbed whatif
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program
+lint -> canary crd whatif
 mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql
