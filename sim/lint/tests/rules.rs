@@ -126,7 +126,7 @@ fn steps() {
     expect("CM021", "stepWeight: 10", "stepWeight: 60", "spec.analysis.stepWeight", "one passed check promotes");
     expect("CM022", "threshold: 3", "threshold: -1", "spec.analysis.threshold", "counts as 1");
     expect("CM023", "  interval: 1m\n    threshold", "  interval: 5s\n    threshold", "spec.analysis.interval", "every 10s");
-    expect("CM024", "stepWeight: 10", "stepWeight: 10\n    iterations: 5", "spec.analysis.iterations", "blue/green");
+    expect("CM024", "stepWeight: 10", "stepWeight: 10\n    iterations: 5", "spec.analysis.iterations", "refuses the Canary");
     let metrics = &CANARY[CANARY.find("    metrics:").unwrap()..CANARY.find("    webhooks:").unwrap()];
     expect("CM025", metrics, "", "spec.analysis.metrics", "fails every request");
 }

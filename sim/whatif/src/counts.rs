@@ -358,9 +358,10 @@ mod tests {
         for (trials, probability) in [(1, 0.3), (30, 0.01), (600, 0.05), (1500, 0.5), (40, 0.97)] {
             for uniform in [1e-9, 0.001, 0.1, 0.5, 0.77, 0.999, 1.0 - 1e-9] {
                 let count = counts.binomial(trials, probability, uniform);
-                assert!(reference(trials, probability, count) >= uniform - 1e-12);
+                // Tables hold 32 bits.
+                assert!(reference(trials, probability, count) >= uniform - 1e-9);
                 if count > 0 {
-                    assert!(reference(trials, probability, count - 1) <= uniform + 1e-12);
+                    assert!(reference(trials, probability, count - 1) <= uniform + 1e-9);
                 }
                 assert_eq!(count, counts.binomial(trials, probability, uniform), "from the table");
             }

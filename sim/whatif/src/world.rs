@@ -775,20 +775,14 @@ impl<'a, 'm> World<'a, 'm> {
         last: Counter,
     ) -> Increase {
         let difference = last.total - before.total;
-        let scrape = self.setting.scrape as f64;
-        let sampled = (newest - first) as f64 * scrape;
-        let mut to_start = (self.sample_time(first) - (now - length)) as f64;
-        let mut to_end = (now - self.sample_time(newest)) as f64;
-        if to_start >= scrape * 1.1 {
-            to_start = scrape / 2.0;
-        }
-        if difference > 0 {
-            to_start = to_start.min(sampled * f64::from(before.total) / f64::from(difference));
-        }
-        if to_end >= scrape * 1.1 {
-            to_end = scrape / 2.0;
-        }
-        let factor = (sampled + to_start + to_end) / sampled;
+        let factor = factor(
+            self.setting.scrape as f64,
+            ((newest - first) * self.setting.scrape) as f64,
+            (self.sample_time(first) - (now - length)) as f64,
+            (now - self.sample_time(newest)) as f64,
+            f64::from(before.total),
+            f64::from(difference),
+        );
         let mut above = [0; CUTS];
         for (cut, _) in self.setting.cuts.iter().enumerate() {
             above[cut] = last.above[cut] - before.above[cut];
@@ -866,6 +860,18 @@ struct Increase {
     increase: f64,
     factor: f64,
     above: [u32; CUTS],
+}
+
+/// By what a series' growth is extrapolated from its samples to a window's edges, as `promql::extrapolate` does it:
+/// the time between two samples, from the first to the last, from the window's edges to them, the counter at first,
+/// its growth.
+pub(crate) fn factor(scrape: f64, sampled: f64, to_start: f64, to_end: f64, first: f64, growth: f64) -> f64 {
+    let near = |gap: f64| if gap >= scrape * 1.1 { scrape / 2.0 } else { gap };
+    let mut to_start = near(to_start);
+    if growth > 0.0 {
+        to_start = to_start.min(sampled * first / growth);
+    }
+    (sampled + to_start + near(to_end)) / sampled
 }
 
 fn ratio(part: f64, whole: f64) -> f64 {

@@ -103,15 +103,16 @@ pub const RULES: [Rule; 25] = [
         "Without progressDeadlineSeconds a version that never becomes ready is waited for during 600 seconds.",
         "Set spec.progressDeadlineSeconds to what a start may take, and the Deployment's to the same."),
     rule("CM018", "alert-without-severity", "alert without severity",
-        "An alert is sent to a provider when its severity matches; one that names none matches nothing.",
+        "An alert is sent to a provider when its severity matches; an empty one matches nothing, and a Canary without \
+         the field is refused by the API server.",
         "Set severity to info, warn or error."),
     rule("CM019", "webhook-204", "webhook whose 204 counts as a failure",
         "Flagger takes answers up to 202 for agreement. 204 No Content, what many services answer to a POST, is a \
          refusal: a failed check, or a gate that never opens.",
         "Answer 200."),
     rule("CM020", "no-steps", "neither steps nor iterations",
-        "Without stepWeight, stepWeights or iterations nothing ever advances: passed checks repeat for ever, at \
-         weight 0, and the release neither ends nor fails.",
+        "With steps of 0 and no iterations nothing ever advances: passed checks repeat for ever, at weight 0, and the \
+         release neither ends nor fails. A Canary that names none of them is refused by the API server.",
         "Set stepWeight and maxWeight, or iterations."),
     rule("CM021", "one-step", "maxWeight not above stepWeight",
         "The first step comes without a check. If it reaches maxWeight already, a single passed check promotes.",
@@ -123,7 +124,8 @@ pub const RULES: [Rule; 25] = [
         "The controller looks for due Canaries every 10 seconds: a shorter interval is 10s, an unreadable one 60s.",
         "Use a Go duration of at least 10s."),
     rule("CM024", "steps-and-iterations", "both steps and iterations",
-        "With iterations set, the weights are not used: all traffic stays with the primary until the end.",
+        "A Canary has exactly one of iterations, stepWeight and stepWeights: the API server refuses one with two, so \
+         that the change never arrives. Where nothing validates it, iterations win and the weights are not used.",
         "Remove one of them."),
     rule("CM025", "nothing-measured", "no metrics",
         "Without metrics only webhooks judge: a version that fails every request is promoted.",

@@ -35,7 +35,11 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
             "CM020",
             Level::Error,
             subject.path("stepWeight"),
-            "no stepWeight, stepWeights or iterations: after \"Starting canary analysis\" no tick ever advances or fails, and the release never ends".to_owned(),
+            if is_written(report, "stepWeight") || is_written(report, "iterations") {
+                "steps of 0 and no iterations: after \"Starting canary analysis\" no tick ever advances, passed checks repeat for ever, and the release never ends".to_owned()
+            } else {
+                "none of stepWeight, stepWeights and iterations is there: the API server refuses the Canary, which needs one of them".to_owned()
+            },
             "stepWeight: 5 and maxWeight: 50, or iterations: 10".to_owned(),
         );
         return;
@@ -44,12 +48,12 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
     if analysis.iterations > 0 && has_steps {
         report.say(
             "CM024",
-            Level::Warning,
+            Level::Error,
             subject.path("iterations"),
             format!(
-                "iterations: {} makes this {}: stepWeight and maxWeight are not used",
+                "both iterations: {} and steps: the API server refuses the Canary, which needs exactly one of them, and releases go on under the policy before; where it is not validated it is {}",
                 analysis.iterations,
-                if analysis.matches.is_empty() { "a blue/green run" } else { "an A/B test" }
+                if analysis.matches.is_empty() { "a blue/green run without weights" } else { "an A/B test without weights" }
             ),
             "remove iterations, or the weights".to_owned(),
         );
@@ -82,6 +86,13 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
         }
     }
     race(report, &weights);
+}
+
+/// Whether the manifest names a field of the analysis.
+fn is_written(report: &Report<'_, '_>, field: &str) -> bool {
+    let spec = &report.subject.document.value["spec"];
+    let analysis = spec.get("analysis").or(spec.get("canaryAnalysis"));
+    analysis.is_some_and(|analysis| analysis.get(field).is_some())
 }
 
 /// CM012, CM013 and CM025.
