@@ -16,6 +16,7 @@ use ::whatif::goal::Goal;
 use ::whatif::results::Results;
 use ::whatif::rollout::{End, Outcome};
 use ::whatif::run::{self, Plan};
+use ::whatif::scenario;
 use ::whatif::sweep::{self, Options, Point};
 use ::whatif::{Setting, Span};
 
@@ -101,6 +102,12 @@ pub struct WhatIfArguments {
     /// The version whose rollout is printed: of the service model, `good` or `bad` by default.
     #[arg(long, value_name = "NAME", requires = "replay", default_value = "bad")]
     of: String,
+    /// Write the rollout that --replay names as a scenario file, for `coalmine run`.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    scenario: Option<PathBuf>,
+    /// What simulates: the fast path, or the whole testbed (a few rollouts a second).
+    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
+    engine: Engine,
     /// Print no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -138,6 +145,15 @@ enum Format {
     Json,
     /// A row for each policy, service model and version.
     Csv,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// Windows drawn directly.
+    #[default]
+    Fast,
+    /// Clusters, mesh, Prometheus and Flagger in memory.
+    Full,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -196,7 +212,7 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
         experiment.vary.clone_from(&arguments.vary);
     }
     if let Some(index) = arguments.replay {
-        return replay(&experiment, index, &arguments.of);
+        return replay(&experiment, index, &arguments.of, arguments.scenario.as_deref());
     }
     let points = sweep::points(&experiment)?;
     let default = if points.len() > 1 { ROLLOUTS_SWEEP } else { ROLLOUTS };
@@ -303,7 +319,7 @@ fn best(
     Ok(Some((text.clone(), field::diff(&file, &document.text, &text))))
 }
 
-fn replay(experiment: &Experiment, index: u64, version: &str) -> Result<ExitCode, String> {
+fn replay(experiment: &Experiment, index: u64, version: &str, file: Option<&Path>) -> Result<ExitCode, String> {
     let points = sweep::points(experiment)?;
     if points.len() > 1 {
         return Err(format!(
@@ -320,6 +336,13 @@ fn replay(experiment: &Experiment, index: u64, version: &str) -> Result<ExitCode
             model.name, experiment.seed
         );
         output::text(&report::whatif::timeline(&title, &outcome, &lines));
+        if let Some(path) = file {
+            write(path, &scenario::scenario(&setting, index)?)?;
+            output::note(&format!("{}: run it with: coalmine run {}", path.display(), path.display()));
+            for difference in scenario::differences(&setting)? {
+                output::note(&format!("  {difference}"));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

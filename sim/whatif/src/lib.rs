@@ -27,6 +27,7 @@ pub mod policy;
 pub mod results;
 pub mod rollout;
 pub mod run;
+pub mod scenario;
 pub mod setting;
 pub mod span;
 pub mod statistics;

@@ -26,6 +26,8 @@ pub struct Policy {
     pub checks: Vec<Check>,
     /// The load test of each webhook of the analysis, and whom it reaches; `None` for other webhooks.
     pub load_tests: Vec<Option<(LoadTest, Reach)>>,
+    /// The MetricTemplates that are known.
+    pub templates: Vec<MetricTemplate>,
     /// What is assumed because the manifests do not say.
     pub assumptions: Vec<String>,
 }
@@ -132,7 +134,8 @@ impl Policy {
             assumptions
                 .push("sessionAffinity: requests are split independently, users do not stick".to_owned());
         }
-        Policy { dialect, provider, interval, checks, load_tests, assumptions, canary }
+        let templates = templates.to_vec();
+        Policy { dialect, provider, interval, checks, load_tests, templates, assumptions, canary }
     }
 
     /// Failed checks that roll back.

@@ -21,6 +21,8 @@ pub struct Setting<'a> {
     pub model: &'a ServiceModel,
     /// The version's name.
     pub version: &'a str,
+    /// The MetricTemplates that the policy may refer to.
+    pub templates: &'a [crd::MetricTemplate],
     /// Milliseconds between scrapes.
     pub scrape: i64,
     /// Whether windows include their left edge.
@@ -157,6 +159,7 @@ impl<'a> Setting<'a> {
             policy,
             model,
             version,
+            templates: &policy.templates,
             scrape,
             closed_left: model.prometheus.version == 2,
             windows,
