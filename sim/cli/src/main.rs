@@ -1,6 +1,7 @@
 //! The command line: parse, call, print.
 
 mod find;
+mod full;
 mod lint;
 mod output;
 mod run;

@@ -20,7 +20,7 @@ use ::whatif::scenario;
 use ::whatif::sweep::{self, Options, Point};
 use ::whatif::{Setting, Span};
 
-use crate::output;
+use crate::{full, output};
 
 /// The exit code when no policy meets the goal.
 const UNMET: u8 = 1;
@@ -30,6 +30,9 @@ const UNUSABLE: u8 = 2;
 const ROLLOUTS: u64 = 100_000;
 /// Rollouts of each version when there are several policies.
 const ROLLOUTS_SWEEP: u64 = 20_000;
+
+/// Rollouts of each version in the full simulation.
+const ROLLOUTS_FULL: u64 = 20;
 
 /// What is found out, and how.
 #[derive(Debug, Args)]
@@ -215,25 +218,36 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
         return replay(&experiment, index, &arguments.of, arguments.scenario.as_deref());
     }
     let points = sweep::points(&experiment)?;
-    let default = if points.len() > 1 { ROLLOUTS_SWEEP } else { ROLLOUTS };
+    let default = match (arguments.engine, points.len()) {
+        (Engine::Full, _) => ROLLOUTS_FULL,
+        (Engine::Fast, 1) => ROLLOUTS,
+        (Engine::Fast, _) => ROLLOUTS_SWEEP,
+    };
     let rollouts = arguments.rollouts.or(experiment.rollouts).unwrap_or(default);
     let jobs =
         arguments.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let bar = Progress::new(arguments.quiet);
     let report = |done: u64| bar.add(done);
+    let fast = sweep::fast(Plan {
+        seed: Seed::new(experiment.seed),
+        jobs,
+        precision: experiment.precision.unwrap_or(0.0),
+        progress: &report,
+    });
+    let full = full::engine(experiment.seed, jobs, &report);
+    let is_fast = arguments.engine == Engine::Fast;
     let options = Options {
         rollouts,
         shard: arguments.shard.unwrap_or((0, 1)),
-        curves: points.len() == 1,
-        plan: Plan {
-            seed: Seed::new(experiment.seed),
-            jobs,
-            precision: experiment.precision.unwrap_or(0.0),
-            progress: &report,
-        },
+        curves: points.len() == 1 && is_fast,
+        simulate: if is_fast { &fast } else { &full },
+        engine: if is_fast { "fast" } else { "full" },
     };
     bar.expect(sweep::size(&experiment, &points, &options));
     let mut results = sweep::sweep(&experiment, &points, &options)?;
+    if !is_fast {
+        results.assumptions.extend(full::differences(&experiment, &points)?);
+    }
     results.seconds = bar.finish();
     results.rollouts_per_second = results.rollouts_run as f64 / results.seconds.max(1e-9);
     results.command = command_line();

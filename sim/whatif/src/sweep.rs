@@ -14,6 +14,7 @@ use crate::policy::Policy;
 use crate::results::{Curve, CurvePoint, ModelResult, PolicyResult, Results, VersionResult};
 use crate::run::{Plan, run};
 use crate::setting::Setting;
+use crate::tally::Tally;
 
 /// Shares of failed requests that are tried besides the model's versions.
 const ERROR_RATES: [f64; 9] = [0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5];
@@ -144,8 +145,21 @@ pub struct Options<'p> {
     pub shard: (u64, u64),
     /// Whether other sizes of defects are tried too.
     pub curves: bool,
-    /// Threads, progress, precision.
-    pub plan: Plan<'p>,
+    /// Runs the rollouts of a setting with these indices: the fast path's [`fast`], or a full simulation.
+    pub simulate: &'p Simulate,
+    /// What simulates, for results.
+    pub engine: &'static str,
+}
+
+/// Runs the rollouts of a setting with these indices.
+pub type Simulate = dyn Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync;
+
+/// The fast path, run as planned.
+pub fn fast<'p>(plan: Plan<'p>) -> impl Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync + 'p {
+    move |setting, indices| {
+        automaton::fits(setting.policy)?;
+        Ok(run(setting, indices, &plan))
+    }
 }
 
 impl Options<'_> {
@@ -163,7 +177,7 @@ pub fn policy(experiment: &Experiment, canary: &Canary, model: &ServiceModel) ->
     Policy::new(canary.clone(), experiment.dialect, &experiment.templates, &passing)
 }
 
-/// Runs an experiment on the fast path.
+/// Runs an experiment.
 ///
 /// # Errors
 /// A sentence on what is not modelled, or is wrong.
@@ -176,11 +190,10 @@ pub fn sweep(experiment: &Experiment, points: &[Point], options: &Options<'_>) -
         let mut models = Vec::new();
         for model in &experiment.models {
             let policy = policy(experiment, &point.canary, model);
-            automaton::fits(&policy)?;
             let mut versions = Vec::new();
             for (name, version) in &model.versions {
                 let setting = Setting::new(&policy, model, name)?;
-                let tally = run(&setting, part.clone(), &options.plan);
+                let tally = (options.simulate)(&setting, part.clone())?;
                 rollouts_run += tally.rollouts;
                 for assumption in policy.assumptions.iter().chain(&setting.assumptions) {
                     if !assumptions.contains(assumption) {
@@ -197,7 +210,7 @@ pub fn sweep(experiment: &Experiment, points: &[Point], options: &Options<'_>) -
                         let with = with_defect(model, defect, *size);
                         let setting = Setting::new(&policy, &with, "bad")?;
                         let few = part.start / 10..part.end / 10;
-                        let tally = run(&setting, few, &options.plan);
+                        let tally = (options.simulate)(&setting, few)?;
                         rollouts_run += tally.rollouts;
                         points.push(CurvePoint::new(*size, tally));
                     }
@@ -215,7 +228,7 @@ pub fn sweep(experiment: &Experiment, points: &[Point], options: &Options<'_>) -
         kind: "WhatIfResult".to_owned(),
         name: experiment.name.clone(),
         command: String::new(),
-        engine: "fast".to_owned(),
+        engine: options.engine.to_owned(),
         fingerprint: fingerprint(experiment, points),
         seed: experiment.seed,
         rollouts: options.rollouts,

@@ -198,7 +198,7 @@ impl Tally {
     }
 
     /// Names the failures after the checks.
-    pub(crate) fn name_failures(&mut self, names: &[String]) {
+    pub fn name_failures(&mut self, names: &[String]) {
         for ((check, failure), count) in std::mem::take(&mut self.failures) {
             let unnamed = String::new();
             let name = names.get(usize::from(check)).unwrap_or(&unnamed);
