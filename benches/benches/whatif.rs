@@ -3,8 +3,8 @@
 
 use canary::Dialect;
 use clock::{Rng, Seed};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crd::Canary;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Binomial, Distribution as _};
 use whatif::automaton::Automaton;
@@ -24,7 +24,8 @@ const TESTED: u64 = 500;
 const USERS: u64 = 500;
 /// The share of requests in each of the histogram's twenty buckets: a median of 30 ms, a 99th percentile of 200 ms.
 const BUCKETS: [f64; 20] = [
-    0.0, 0.0, 0.013, 0.075, 0.323, 0.322, 0.197, 0.065, 0.0047, 0.0003, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+    0.0, 0.0, 0.013, 0.075, 0.323, 0.322, 0.197, 0.065, 0.0047, 0.0003, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+    0.0, 0.0, 0.0,
 ];
 
 /// One rollout by windows: a binomial for the failures, one for each bucket.
@@ -40,7 +41,8 @@ fn by_windows(errors: f64, random: &mut Rng) -> bool {
             (left, share_left) = (left - here, share_left - share);
             slow += if bucket > 8 { here } else { 0 };
         }
-        let passes = failures as f64 <= requests as f64 * 0.01 && (slow + left) as f64 <= requests as f64 * 0.01;
+        let passes =
+            failures as f64 <= requests as f64 * 0.01 && (slow + left) as f64 <= requests as f64 * 0.01;
         if passes {
             step += 1;
         } else {
@@ -71,8 +73,9 @@ fn by_requests(errors: f64, random: &mut Rng) -> bool {
 }
 
 fn rollouts(criterion: &mut Criterion) {
-    let canary: Canary = serde_saphyr::from_str(include_str!("../../fixtures/article/flagger/podinfo/canary.yaml"))
-        .expect("the fixture is a Canary");
+    let canary: Canary =
+        serde_saphyr::from_str(include_str!("../../fixtures/article/flagger/podinfo/canary.yaml"))
+            .expect("the fixture is a Canary");
     let policy = Policy::new(canary, Dialect::Latest, &[], &|_| None);
     let model = ServiceModel::default();
     let mut group = criterion.benchmark_group("article-policy-rollouts");
@@ -98,7 +101,9 @@ fn rollouts(criterion: &mut Criterion) {
         group.bench_function(format!("core/{version}"), |bencher| {
             bencher.iter(|| {
                 let draws = |index| Draws::new(Seed::new(1), "default", index);
-                (0..ROLLOUTS / 50).map(|index| witness(&setting, &mut memory, draws(index), index).1.len()).sum::<usize>()
+                (0..ROLLOUTS / 50)
+                    .map(|index| witness(&setting, &mut memory, draws(index), index).1.len())
+                    .sum::<usize>()
             });
         });
         let mut random = Rng::seed_from_u64(1);

@@ -60,7 +60,9 @@ pub fn engine<'p>(
 /// What the full simulation models otherwise than the fast path.
 pub fn differences(experiment: &Experiment, points: &[Point]) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
-    for (model, point) in experiment.models.iter().flat_map(|model| points.iter().map(move |point| (model, point))) {
+    for (model, point) in
+        experiment.models.iter().flat_map(|model| points.iter().map(move |point| (model, point)))
+    {
         let policy = sweep::policy(experiment, &point.canary, model);
         for name in model.versions.keys() {
             for difference in scenario::differences(&Setting::new(&policy, model, name)?)? {
@@ -101,7 +103,8 @@ fn read(policy: &Policy, run: &testbed::Outcome) -> Result<Outcome, String> {
     };
     let mut reason = Reason::Deadline;
     let lines = run.timeline.iter().filter(|entry| {
-        matches!(&entry.event, Event::Line { source, .. } if source.workload == "flagger") && entry.at >= release.at
+        matches!(&entry.event, Event::Line { source, .. } if source.workload == "flagger")
+            && entry.at >= release.at
     });
     for entry in lines {
         let Some(message) = entry.message() else { continue };
@@ -119,12 +122,15 @@ fn read(policy: &Policy, run: &testbed::Outcome) -> Result<Outcome, String> {
         } else if message.starts_with("Promotion completed!") {
             outcome.end = End::Promoted;
             break;
-        } else if let Some(weight) = message.rsplit_once("canary weight ").and_then(|(_, weight)| weight.parse().ok()) {
+        } else if let Some(weight) =
+            message.rsplit_once("canary weight ").and_then(|(_, weight)| weight.parse().ok())
+        {
             outcome.weight = outcome.weight.max(weight);
         }
     }
     let users = run.traffic.iter().find(|traffic| traffic.name == scenario::USERS);
-    let answers = users.and_then(|users| users.versions.iter().find(|version| version.version == scenario::NEW));
+    let answers =
+        users.and_then(|users| users.versions.iter().find(|version| version.version == scenario::NEW));
     if let Some(answers) = answers {
         (outcome.user_requests, outcome.user_errors) = (answers.requests, answers.errors);
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
 use ::lint::{Facts, Finding, Level, RULES};
 use ::whatif::manifest;
 use ::whatif::model::Telemetry;
+use clap::{Args, ValueEnum};
 
 use crate::output;
 
@@ -133,6 +133,11 @@ fn text(findings: &[Finding]) {
     for finding in findings {
         *counts.entry(finding.level).or_default() += 1;
     }
-    let counts: Vec<String> = counts.iter().rev().map(|(level, count)| format!("{count} {}", level.name())).collect();
-    output::line(&if counts.is_empty() { "nothing found".to_owned() } else { format!("found: {}", counts.join(", ")) });
+    let counts: Vec<String> =
+        counts.iter().rev().map(|(level, count)| format!("{count} {}", level.name())).collect();
+    output::line(&if counts.is_empty() {
+        "nothing found".to_owned()
+    } else {
+        format!("found: {}", counts.join(", "))
+    });
 }

@@ -7,9 +7,6 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, ValueEnum};
-use clock::Seed;
-use report::whatif::Example;
 use ::whatif::experiment::{self, Experiment, Overrides, Variation};
 use ::whatif::field;
 use ::whatif::goal::Goal;
@@ -19,6 +16,9 @@ use ::whatif::run::{self, Plan};
 use ::whatif::scenario;
 use ::whatif::sweep::{self, Options, Point};
 use ::whatif::{Setting, Span};
+use clap::{Args, Subcommand, ValueEnum};
+use clock::Seed;
+use report::whatif::Example;
 
 use crate::{full, output};
 
@@ -214,6 +214,12 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
     if !arguments.vary.is_empty() {
         experiment.vary.clone_from(&arguments.vary);
     }
+    if arguments.shard.is_some() && experiment.precision.is_some_and(|precision| precision > 0.0) {
+        return Err(
+            "--shard and --precision: a part that stops early cannot be merged; leave one of them out"
+                .to_owned(),
+        );
+    }
     if let Some(index) = arguments.replay {
         return replay(&experiment, index, &arguments.of, arguments.scenario.as_deref());
     }
@@ -261,6 +267,9 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
         write(path, &json(&results))?;
     }
     print(&results, arguments.format);
+    if arguments.format == Format::Text {
+        remarks(&experiment);
+    }
     if let Some((text, diff)) = &patch {
         if arguments.format == Format::Text {
             output::line(diff);
@@ -286,6 +295,25 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
     }
     let unmet = results.goal.is_some() && results.best.is_none();
     Ok(if unmet { ExitCode::from(UNMET) } else { ExitCode::SUCCESS })
+}
+
+/// What lint says of the policy as shipped: policies that cannot do what they say explain themselves here.
+fn remarks(experiment: &Experiment) {
+    let rate = experiment.models.first().map_or(20.0, |model| model.traffic.rate);
+    let facts = ::lint::Facts { rate, ..::lint::Facts::default() };
+    let Ok(findings) = ::lint::check(&experiment.documents, &facts) else { return };
+    let object = experiment.document.title();
+    let serious =
+        findings.iter().filter(|finding| finding.object == object && finding.level > ::lint::Level::Note);
+    let serious: Vec<_> = serious.collect();
+    if serious.is_empty() {
+        return;
+    }
+    output::line("");
+    output::line("What makes it lie (coalmine lint says more)");
+    for finding in serious {
+        output::line(&format!("  {} {}: {}", finding.code, finding.field, finding.why));
+    }
 }
 
 /// The command as it was typed, for reports.
@@ -333,7 +361,12 @@ fn best(
     Ok(Some((text.clone(), field::diff(&file, &document.text, &text))))
 }
 
-fn replay(experiment: &Experiment, index: u64, version: &str, file: Option<&Path>) -> Result<ExitCode, String> {
+fn replay(
+    experiment: &Experiment,
+    index: u64,
+    version: &str,
+    file: Option<&Path>,
+) -> Result<ExitCode, String> {
     let points = sweep::points(experiment)?;
     if points.len() > 1 {
         return Err(format!(

@@ -120,7 +120,8 @@ pub(crate) fn flagger_tag(documents: &[Document]) -> Option<String> {
         let containers = document.value["spec"]["template"]["spec"]["containers"].as_array();
         containers.into_iter().flatten().filter_map(|container| container["image"].as_str())
     });
-    let found = images.filter_map(|image| image.rsplit_once(':')).find(|(name, _)| name.ends_with("/flagger"));
+    let found =
+        images.filter_map(|image| image.rsplit_once(':')).find(|(name, _)| name.ends_with("/flagger"));
     found.map(|(_, tag)| tag.to_owned())
 }
 

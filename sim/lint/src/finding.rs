@@ -72,7 +72,8 @@ pub(crate) fn line_of(document: &Document, field: &str) -> usize {
             let first = lines.iter().skip(at + 1).find(|line| is_item(line)).copied().unwrap_or_default();
             let column = first.len() - first.trim_start().len();
             let items = lines.iter().enumerate().skip(at + 1);
-            let mut items = items.filter(|(_, line)| is_item(line) && line.len() - line.trim_start().len() == column);
+            let mut items =
+                items.filter(|(_, line)| is_item(line) && line.len() - line.trim_start().len() == column);
             if let Some((line, _)) = items.nth(index) {
                 at = line;
                 found = Some(line);

@@ -57,7 +57,9 @@ fn expect(code: &str, from: &str, to: &str, field: &str, part: &str) {
     assert!(CANARY.contains(from), "{from}");
     let text = CANARY.replace(from, to);
     let found = findings(&text);
-    let Some(finding) = found.iter().find(|finding| finding.code == code) else { panic!("{code} in {found:#?}") };
+    let Some(finding) = found.iter().find(|finding| finding.code == code) else {
+        panic!("{code} in {found:#?}")
+    };
     assert_eq!(finding.field, field, "{code}");
     assert!(finding.why.contains(part), "{code}: {:?} has no {part:?}", finding.why);
     assert!(!codes(CANARY).contains(&finding.code), "{code} is found in the sound Canary too");
@@ -74,11 +76,33 @@ fn requests_and_load_tests() {
     let few = CANARY.replace("hey -z 59s -q 10 -c 2 http://app.example.com/", "true");
     let found = check(&documents(&few), &Facts { rate: 2.0, ..Facts::default() }).unwrap();
     let finding = found.iter().find(|finding| finding.code == "CM001").unwrap();
-    assert!(finding.why.contains("at weight 10 the canary gets about 12 requests in 1m0s"), "{}", finding.why);
+    assert!(
+        finding.why.contains("at weight 10 the canary gets about 12 requests in 1m0s"),
+        "{}",
+        finding.why
+    );
     expect("CM003", "-z 59s", "-z 20s", "spec.analysis.webhooks[0].metadata", "then nothing for 39s");
-    expect("CM003", "-z 59s", "-z 1m", "spec.analysis.webhooks[0].metadata", "still runs at 1 of its next calls");
-    expect("CM004", "//app.example.com", "//podinfo-canary.test", "spec.analysis.webhooks[0].metadata", "synthetic");
-    expect("CM005", "//app.example.com", "//www.example.com", "spec.analysis.webhooks[0].metadata", "no request reaches");
+    expect(
+        "CM003",
+        "-z 59s",
+        "-z 1m",
+        "spec.analysis.webhooks[0].metadata",
+        "still runs at 1 of its next calls",
+    );
+    expect(
+        "CM004",
+        "//app.example.com",
+        "//podinfo-canary.test",
+        "spec.analysis.webhooks[0].metadata",
+        "synthetic",
+    );
+    expect(
+        "CM005",
+        "//app.example.com",
+        "//www.example.com",
+        "spec.analysis.webhooks[0].metadata",
+        "no request reaches",
+    );
     let inside = CANARY.replace(", mesh]", "]").replace("//app.example.com", "//podinfo.test");
     let found = findings(&inside);
     let finding = found.iter().find(|finding| finding.code == "CM006").unwrap();
@@ -102,7 +126,13 @@ fn metrics() {
     assert!(codes(&prometheus("30s")).contains(&"CM002"));
     assert!(!codes(&prometheus("15s")).contains(&"CM002"));
     expect("CM007", "max: 500", "max: 300", "spec.analysis.metrics[1].thresholdRange", "from 250 to 500");
-    expect("CM010", "port: 9898", "port: 9898\n    timeout: 200ms", "spec.service.timeout", "504 after 200ms");
+    expect(
+        "CM010",
+        "port: 9898",
+        "port: 9898\n    timeout: 200ms",
+        "spec.service.timeout",
+        "504 after 200ms",
+    );
     let old = Facts { dialect: Some("1.0.0-rc.1".to_owned()), rate: 200.0, ..Facts::default() };
     let found = check(&documents(CANARY), &old).unwrap();
     assert!(found.iter().any(|finding| finding.code == "CM008"), "{found:?}");
@@ -119,14 +149,38 @@ fn metrics() {
 
 #[test]
 fn steps() {
-    expect("CM011", "stepWeight: 10", "stepWeight: 20", "spec.analysis.maxWeight", "20, 40, 60: 10 points past 50");
+    expect(
+        "CM011",
+        "stepWeight: 10",
+        "stepWeight: 20",
+        "spec.analysis.maxWeight",
+        "20, 40, 60: 10 points past 50",
+    );
     expect("CM012", "threshold: 3", "threshold: 10", "spec.analysis.threshold", "promoted in 91%");
     expect("CM013", "min: 99", "min: 95.05", "spec.analysis.threshold", "of its releases");
     expect("CM020", "stepWeight: 10", "stepWeight: 0", "spec.analysis.stepWeight", "never ends");
-    expect("CM021", "stepWeight: 10", "stepWeight: 60", "spec.analysis.stepWeight", "one passed check promotes");
+    expect(
+        "CM021",
+        "stepWeight: 10",
+        "stepWeight: 60",
+        "spec.analysis.stepWeight",
+        "one passed check promotes",
+    );
     expect("CM022", "threshold: 3", "threshold: -1", "spec.analysis.threshold", "counts as 1");
-    expect("CM023", "  interval: 1m\n    threshold", "  interval: 5s\n    threshold", "spec.analysis.interval", "every 10s");
-    expect("CM024", "stepWeight: 10", "stepWeight: 10\n    iterations: 5", "spec.analysis.iterations", "refuses the Canary");
+    expect(
+        "CM023",
+        "  interval: 1m\n    threshold",
+        "  interval: 5s\n    threshold",
+        "spec.analysis.interval",
+        "every 10s",
+    );
+    expect(
+        "CM024",
+        "stepWeight: 10",
+        "stepWeight: 10\n    iterations: 5",
+        "spec.analysis.iterations",
+        "refuses the Canary",
+    );
     let metrics = &CANARY[CANARY.find("    metrics:").unwrap()..CANARY.find("    webhooks:").unwrap()];
     expect("CM025", metrics, "", "spec.analysis.metrics", "fails every request");
 }
@@ -142,18 +196,29 @@ fn objects_around() {
     assert!(found.iter().any(|finding| finding.code == "CM014" && finding.level == Level::Error));
     assert!(!codes(&format!("{CANARY}{DEPLOYMENT}{heals}")).contains(&"CM014"));
 
-    let scaled = CANARY.replace("  service:", "  autoscalerRef: {kind: HorizontalPodAutoscaler, name: podinfo}\n  service:");
+    let scaled = CANARY
+        .replace("  service:", "  autoscalerRef: {kind: HorizontalPodAutoscaler, name: podinfo}\n  service:");
     let autoscaler = "---\nkind: HorizontalPodAutoscaler\nmetadata: {name: podinfo, namespace: test}\nspec: {maxReplicas: 40}\n";
-    let slow = DEPLOYMENT.replace("spec: {min", "spec: {strategy: {rollingUpdate: {maxUnavailable: 1, maxSurge: 0}}, min");
+    let slow = DEPLOYMENT
+        .replace("spec: {min", "spec: {strategy: {rollingUpdate: {maxUnavailable: 1, maxSurge: 0}}, min");
     let found = findings(&format!("{scaled}{slow}{autoscaler}"));
     let finding = found.iter().find(|finding| finding.code == "CM016").unwrap();
     assert!(finding.why.contains("8 ticks of 1m0s"), "{}", finding.why);
     assert!(!codes(&format!("{scaled}{DEPLOYMENT}{}", autoscaler.replace("40", "4"))).contains(&"CM016"));
-    expect("CM017", "  progressDeadlineSeconds: 60\n", "", "spec.progressDeadlineSeconds", "10 ticks of 1m0s");
+    expect(
+        "CM017",
+        "  progressDeadlineSeconds: 60\n",
+        "",
+        "spec.progressDeadlineSeconds",
+        "10 ticks of 1m0s",
+    );
 
     let moved = [
         ("k/kustomization.yaml", "kind: Kustomization\nnamespace: test\nresources: [latency.yaml]\n"),
-        ("k/latency.yaml", "kind: MetricTemplate\nmetadata: {name: latency, namespace: istio-system}\nspec: {query: vector(1)}\n"),
+        (
+            "k/latency.yaml",
+            "kind: MetricTemplate\nmetadata: {name: latency, namespace: istio-system}\nspec: {query: vector(1)}\n",
+        ),
     ];
     let uses = "{name: latency, interval: 1m, templateRef: {name: latency, namespace: istio-system}}";
     let canary = CANARY.replace("{name: request-duration, interval: 1m, thresholdRange: {max: 500}}", uses);

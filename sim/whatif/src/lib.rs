@@ -8,7 +8,8 @@
 //! - [`automaton`]: the core's decisions as a table, so that a tick costs nanoseconds;
 //! - [`draws`], [`counts`]: random numbers by what they are for, counts by inversion (common random numbers);
 //! - [`tally`], [`statistics`]: what many rollouts say, with confidence intervals, mergeable;
-//! - [`run`]: all cores; [`sweep`], [`goal`]: many policies, the Pareto front, the best one; [`patch`]: its manifest.
+//! - [`run`]: all cores; [`sweep`], [`goal`]: many policies, the Pareto front, the best one; [`field`]: its manifest;
+//! - [`scenario`]: the same setting for the whole testbed.
 //!
 //! It knows neither the testbed nor how results are shown.
 

@@ -38,7 +38,8 @@ pub const USERS: &str = "users";
 pub fn differences(setting: &Setting<'_>) -> Result<Vec<String>, String> {
     let model = setting.model;
     let mut differences = Vec::new();
-    let refuse = |what: &str| Err(format!("service model {}: {what}: the fast path alone does that", model.name));
+    let refuse =
+        |what: &str| Err(format!("service model {}: {what}: the fast path alone does that", model.name));
     let has_histogram = matches!(setting.latency, Latency::Histogram { .. } | Latency::File { .. })
         || matches!(model.baseline.latency, Latency::Histogram { .. } | Latency::File { .. });
     if has_histogram {
@@ -64,7 +65,8 @@ pub fn differences(setting: &Setting<'_>) -> Result<Vec<String>, String> {
     if spec.analysis().is_some_and(|analysis| !analysis.matches.is_empty()) {
         differences.push("A/B: the conditions themselves decide, not matchShare".to_owned());
     }
-    differences.push("the primary's rolling update takes what it takes, not the model's promotion time".to_owned());
+    differences
+        .push("the primary's rolling update takes what it takes, not the model's promotion time".to_owned());
     Ok(differences)
 }
 
@@ -121,9 +123,14 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"istio-injection": "enabled"}}},
     ]);
     let (gateways, through_gateway) = gateways(policy, namespace);
-    let mut prometheus: Vec<Value> = PROMETHEUS.iter().flat_map(|text| documents(text, "istio-system")).collect();
+    let mut prometheus: Vec<Value> =
+        PROMETHEUS.iter().flat_map(|text| documents(text, "istio-system")).collect();
     for object in &mut prometheus {
-        replace(object, "scrape_interval: 5s", &format!("scrape_interval: {}", model.prometheus.scrape_interval));
+        replace(
+            object,
+            "scrape_interval: 5s",
+            &format!("scrape_interval: {}", model.prometheus.scrape_interval),
+        );
         if model.prometheus.version == 3 {
             replace(object, "prom/prometheus:v2.12.0", "prom/prometheus:v3.5.0");
         }
@@ -131,7 +138,9 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
     let mut flagger = documents(KUBECONFIG, "istio-system");
     flagger.extend(documents(FLAGGER, "istio-system"));
     if policy.dialect == canary::Dialect::Latest {
-        flagger.iter_mut().for_each(|object| replace(object, "weaveworks/flagger:1.0.0-rc.1", "ghcr.io/fluxcd/flagger:1.44.0"));
+        flagger.iter_mut().for_each(|object| {
+            replace(object, "weaveworks/flagger:1.0.0-rc.1", "ghcr.io/fluxcd/flagger:1.44.0")
+        });
     }
     let testers = spec.analysis().map_or(Vec::new(), |analysis| {
         let hosts = analysis.webhooks.iter().filter_map(|hook| {
@@ -179,7 +188,8 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
         "errorStatus": if setting.errors_show { 500 } else { 404 },
         "startup": crate::Span::from_millis(setting.startup.unwrap_or(0).max(0) as u64),
         "neverReady": setting.startup.is_none(), "pull": "0s"});
-    let old = json!({"errorRate": model.baseline.error_rate, "latency": model.baseline.latency, "pull": "0s"});
+    let old =
+        json!({"errorRate": model.baseline.error_rate, "latency": model.baseline.latency, "pull": "0s"});
     let rate = model.traffic.rate > 0.0;
     let place = json!({"cluster": "data", "namespace": namespace, "name": canary.name()});
     let mut steps = vec![

@@ -155,7 +155,9 @@ pub struct Options<'p> {
 pub type Simulate = dyn Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync;
 
 /// The fast path, run as planned.
-pub fn fast<'p>(plan: Plan<'p>) -> impl Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync + 'p {
+pub fn fast<'p>(
+    plan: Plan<'p>,
+) -> impl Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync + 'p {
     move |setting, indices| {
         automaton::fits(setting.policy)?;
         Ok(run(setting, indices, &plan))

@@ -26,12 +26,19 @@ fn article() -> Canary {
 /// What Flagger says in the testbed from the release on, without waits for pods, whose number is the testbed's own.
 fn full(setting: &Setting<'_>, seed: u64) -> Vec<String> {
     let text = scenario(setting, seed).unwrap();
-    let loaded = Loaded::parse("differential.yaml", Path::new("."), &text).unwrap_or_else(|error| panic!("{error}"));
+    let loaded =
+        Loaded::parse("differential.yaml", Path::new("."), &text).unwrap_or_else(|error| panic!("{error}"));
     let run = testbed::run(&loaded, &RunOptions { seed: None, until: None });
     let release = run.timeline.iter().position(|entry| entry.event == Event::Mark(RELEASE.to_owned()));
     let after = &run.timeline[release.expect("the run came to the release")..];
-    let flagger = after.iter().filter(|entry| matches!(&entry.event, Event::Line { source, .. } if source.workload == "flagger"));
-    flagger.filter_map(|entry| entry.message()).map(|message| message.into_owned()).filter(|m| is_compared(m)).collect()
+    let flagger = after
+        .iter()
+        .filter(|entry| matches!(&entry.event, Event::Line { source, .. } if source.workload == "flagger"));
+    flagger
+        .filter_map(|entry| entry.message())
+        .map(|message| message.into_owned())
+        .filter(|m| is_compared(m))
+        .collect()
 }
 
 /// What the fast path says.
@@ -98,7 +105,8 @@ fn random_models_give_equal_distributions() {
     model.versions.get_mut("bad").unwrap().error_rate = Some(Rate::Fixed(0.011));
     let setting = Setting::new(&policy, &model, "bad").unwrap();
     // Failed checks of a rollout, and whether it was promoted: 0 to 2 and promoted, 3 and rolled back.
-    let kind = |messages: &[String]| messages.iter().filter(|message| message.starts_with("Halt ")).count().min(3);
+    let kind =
+        |messages: &[String]| messages.iter().filter(|message| message.starts_with("Halt ")).count().min(3);
     let (mut by_full, mut by_fast) = ([0u64; 4], [0u64; 4]);
     for seed in 0..RUNS {
         by_full[kind(&full(&setting, seed))] += 1;

@@ -28,9 +28,11 @@ fn scenario(slug: &str) -> Value {
 /// The manifests of the article's folder with the scenario's changes made to them, those of its steps included.
 fn manifests(scenario: &Value) -> Vec<Document> {
     let spec = &scenario["spec"];
-    let of_repositories = spec["repositories"].as_array().into_iter().flatten().map(|repository| &repository["changes"]);
+    let of_repositories =
+        spec["repositories"].as_array().into_iter().flatten().map(|repository| &repository["changes"]);
     let of_steps = spec["steps"].as_array().into_iter().flatten().map(|step| &step["git"]["changes"]);
-    let changes: Vec<&Value> = of_repositories.chain(of_steps).filter_map(Value::as_array).flatten().collect();
+    let changes: Vec<&Value> =
+        of_repositories.chain(of_steps).filter_map(Value::as_array).flatten().collect();
     let folder = root().join("fixtures/article");
     let mut files: Vec<(String, String)> = Vec::new();
     for part in ["flagger/podinfo", "flagger/prometheus", "flagger/flagger", "istio/control-plane"] {
@@ -46,7 +48,8 @@ fn manifests(scenario: &Value) -> Vec<Document> {
         if let Some(content) = change["content"].as_str() {
             files.push((name.to_owned(), content.to_owned()));
         }
-        if let (Some(from), Some(to)) = (change["replace"]["from"].as_str(), change["replace"]["to"].as_str()) {
+        if let (Some(from), Some(to)) = (change["replace"]["from"].as_str(), change["replace"]["to"].as_str())
+        {
             let (_, text) = files.iter_mut().find(|(known, _)| known == name).unwrap();
             assert!(text.contains(from), "{name} has no {from:?}");
             *text = text.replace(from, to);
@@ -65,8 +68,14 @@ fn every_rule_finds_its_own_scenario() {
             _ => Telemetry::Seconds,
         };
         let errors = scenario["spec"]["images"]["stefanprodan/podinfo:3.1.1"]["errorRate"].as_f64();
-        let facts = Facts { rate, bad_errors: errors.unwrap_or(0.05), telemetry: Some(telemetry), ..Facts::default() };
-        let found = check(&manifests(&scenario), &facts).unwrap_or_else(|error| panic!("{}: {error}", rule.slug));
+        let facts = Facts {
+            rate,
+            bad_errors: errors.unwrap_or(0.05),
+            telemetry: Some(telemetry),
+            ..Facts::default()
+        };
+        let found =
+            check(&manifests(&scenario), &facts).unwrap_or_else(|error| panic!("{}: {error}", rule.slug));
         let codes: Vec<&str> = found.iter().map(|finding| finding.code).collect();
         assert!(codes.contains(&rule.code), "{} is not found in {}, only {codes:?}", rule.code, rule.slug);
         let finding = found.iter().find(|finding| finding.code == rule.code).unwrap();

@@ -16,7 +16,8 @@ fn replicas(report: &mut Report<'_, '_>) {
     let Some(target) = subject.find("Deployment", &subject.canary.spec.target_ref.name) else { return };
     let Some(replicas) = target.value["spec"]["replicas"].as_i64() else { return };
     let heals = subject.documents.iter().find(|document| {
-        document.kind() == "Application" && document.value["spec"]["syncPolicy"]["automated"]["selfHeal"] == true
+        document.kind() == "Application"
+            && document.value["spec"]["syncPolicy"]["automated"]["selfHeal"] == true
     });
     let respects = |document: &whatif::manifest::Document| {
         let options = document.value["spec"]["syncPolicy"]["syncOptions"].as_array();
@@ -27,8 +28,14 @@ fn replicas(report: &mut Report<'_, '_>) {
         return;
     }
     let (level, who) = match heals {
-        Some(application) => (Level::Error, format!("{} has selfHeal, so it is scaled up again within seconds", application.title())),
-        None => (Level::Warning, "the application is out of sync, and a manual sync or self-heal scales it up".to_owned()),
+        Some(application) => (
+            Level::Error,
+            format!("{} has selfHeal, so it is scaled up again within seconds", application.title()),
+        ),
+        None => (
+            Level::Warning,
+            "the application is out of sync, and a manual sync or self-heal scales it up".to_owned(),
+        ),
     };
     report.say_of(
         target,
@@ -36,7 +43,10 @@ fn replicas(report: &mut Report<'_, '_>) {
             code: "CM014",
             level,
             field: "spec.replicas".to_owned(),
-            why: format!("git says {replicas}, Flagger scales {} to 0 between releases: {who}", target.name()),
+            why: format!(
+                "git says {replicas}, Flagger scales {} to 0 between releases: {who}",
+                target.name()
+            ),
             fix: "remove spec.replicas; the autoscaler or Flagger sets it".to_owned(),
         },
     );
@@ -48,8 +58,11 @@ fn moved(report: &mut Report<'_, '_>) {
     let analysis = subject.analysis();
     for (index, metric) in analysis.metrics.iter().enumerate() {
         let Some(reference) = &metric.template_ref else { continue };
-        let wanted =
-            if reference.namespace.is_empty() { subject.canary.namespace() } else { reference.namespace.as_str() };
+        let wanted = if reference.namespace.is_empty() {
+            subject.canary.namespace()
+        } else {
+            reference.namespace.as_str()
+        };
         let templates = subject
             .documents
             .iter()
@@ -57,10 +70,12 @@ fn moved(report: &mut Report<'_, '_>) {
         let found: Vec<String> = templates
             .map(|document| {
                 let folder = Path::new(&document.file).parent();
-                let file = Path::new(&document.file).file_name().map(|name| name.to_string_lossy().into_owned());
+                let file =
+                    Path::new(&document.file).file_name().map(|name| name.to_string_lossy().into_owned());
                 let kustomization = subject.documents.iter().find(|other| {
                     let lists = other.value["resources"].as_array().into_iter().flatten();
-                    let is_kustomization = other.kind() == "Kustomization" || other.file.ends_with("kustomization.yaml");
+                    let is_kustomization =
+                        other.kind() == "Kustomization" || other.file.ends_with("kustomization.yaml");
                     is_kustomization
                         && Path::new(&other.file).parent() == folder
                         && lists.into_iter().any(|entry| entry.as_str() == file.as_deref())

@@ -38,7 +38,11 @@ fn scrapes(report: &mut Report<'_, '_>) {
                     number(share * 100.0),
                     check.name
                 ),
-                format!("an interval of at least {}, or a scrape_interval of {}", span(3 * scrape), span(window / 3)),
+                format!(
+                    "an interval of at least {}, or a scrape_interval of {}",
+                    span(3 * scrape),
+                    span(window / 3)
+                ),
             );
         } else if window < 3 * scrape {
             report.say(
@@ -58,8 +62,10 @@ fn latencies(report: &mut Report<'_, '_>) {
     let mesh = subject.facts.telemetry;
     for (index, check) in subject.policy.checks.iter().enumerate() {
         let Probe::Quantile { telemetry, factor, whole_millis, q } = check.probe else { continue };
-        let has_range = subject.analysis().metrics.get(index).is_some_and(|metric| metric.threshold_range.is_some());
-        let field = subject.path(&format!("metrics[{index}].{}", if has_range { "thresholdRange" } else { "threshold" }));
+        let has_range =
+            subject.analysis().metrics.get(index).is_some_and(|metric| metric.threshold_range.is_some());
+        let field = subject
+            .path(&format!("metrics[{index}].{}", if has_range { "thresholdRange" } else { "threshold" }));
         let asked = match telemetry {
             Telemetry::Seconds => "istio_request_duration_seconds_bucket",
             Telemetry::Milliseconds => "istio_request_duration_milliseconds_bucket",
@@ -89,7 +95,8 @@ fn latencies(report: &mut Report<'_, '_>) {
         let likely_seconds = telemetry == Telemetry::Milliseconds && factor == 1.0 && max > 0.0 && max < 10.0;
         let likely_millis = telemetry == Telemetry::Seconds && !is_builtin && factor == 1.0 && max >= 20.0;
         if likely_seconds || likely_millis {
-            let (unit, meant) = if likely_seconds { ("milliseconds", max * 1000.0) } else { ("seconds", max / 1000.0) };
+            let (unit, meant) =
+                if likely_seconds { ("milliseconds", max * 1000.0) } else { ("seconds", max / 1000.0) };
             report.say(
                 "CM008",
                 Level::Error,
@@ -97,7 +104,11 @@ fn latencies(report: &mut Report<'_, '_>) {
                 format!(
                     "the value is in {unit} and is compared with {}: {}",
                     canary::float_text(max),
-                    if likely_seconds { "almost every version is too slow" } else { "no version is ever too slow" }
+                    if likely_seconds {
+                        "almost every version is too slow"
+                    } else {
+                        "no version is ever too slow"
+                    }
                 ),
                 format!("{} if that was meant", canary::float_text(meant)),
             );
@@ -141,7 +152,9 @@ fn latencies(report: &mut Report<'_, '_>) {
 /// CM009.
 fn empty(report: &mut Report<'_, '_>) {
     let subject = report.subject;
-    let Some(index) = subject.policy.checks.iter().position(|check| check.probe == Probe::SuccessRate) else { return };
+    let Some(index) = subject.policy.checks.iter().position(|check| check.probe == Probe::SuccessRate) else {
+        return;
+    };
     let (threshold, interval) = (subject.policy.threshold(), subject.policy.interval);
     report.say(
         "CM009",
@@ -159,7 +172,9 @@ fn empty(report: &mut Report<'_, '_>) {
 fn timeouts(report: &mut Report<'_, '_>) {
     let subject = report.subject;
     let text = &subject.canary.spec.service.timeout;
-    let Some(timeout) = canary::parse_duration(text).map(|timeout| timeout.as_secs_f64() * 1000.0) else { return };
+    let Some(timeout) = canary::parse_duration(text).map(|timeout| timeout.as_secs_f64() * 1000.0) else {
+        return;
+    };
     let judges = subject.policy.checks.iter().any(|check| check.probe == Probe::SuccessRate);
     let caught = subject.policy.checks.iter().any(|check| match (&check.probe, check.max) {
         (Probe::Quantile { factor, telemetry, .. }, Some(max)) => {

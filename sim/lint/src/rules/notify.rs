@@ -14,7 +14,11 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
         if known.contains(&alert.severity.as_str()) {
             continue;
         }
-        let given = if alert.severity.is_empty() { "no severity".to_owned() } else { format!("severity {:?}", alert.severity) };
+        let given = if alert.severity.is_empty() {
+            "no severity".to_owned()
+        } else {
+            format!("severity {:?}", alert.severity)
+        };
         report.say(
             "CM018",
             Level::Error,

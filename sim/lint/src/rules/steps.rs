@@ -14,12 +14,22 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
     let interval = canary::parse_duration(&analysis.interval);
     if interval.is_none_or(|interval| interval.as_secs() < 10) {
         let why = match interval {
-            Some(_) => format!("{} is below the control loop's 10s: checks come every {}", analysis.interval, span(subject.policy.interval)),
+            Some(_) => format!(
+                "{} is below the control loop's 10s: checks come every {}",
+                analysis.interval,
+                span(subject.policy.interval)
+            ),
             None if analysis.interval.is_empty() => "none is set: checks come every 1m0s".to_owned(),
             None => format!("{:?} is no Go duration: checks come every 1m0s", analysis.interval),
         };
         let level = if analysis.interval.is_empty() { Level::Note } else { Level::Warning };
-        report.say("CM023", level, subject.path("interval"), why, "a duration of at least 10s, e.g. 30s".to_owned());
+        report.say(
+            "CM023",
+            level,
+            subject.path("interval"),
+            why,
+            "a duration of at least 10s, e.g. 30s".to_owned(),
+        );
     }
     if analysis.threshold < 1 {
         report.say(
@@ -67,7 +77,12 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
                 "CM011",
                 Level::Warning,
                 subject.path("maxWeight"),
-                format!("in steps of {} the weights are {}: {} points past {most}", analysis.step_weight, listed.join(", "), last - most),
+                format!(
+                    "in steps of {} the weights are {}: {} points past {most}",
+                    analysis.step_weight,
+                    listed.join(", "),
+                    last - most
+                ),
                 format!("maxWeight: {} or {last}", most / analysis.step_weight * analysis.step_weight),
             );
         }
@@ -124,7 +139,9 @@ fn race(report: &mut Report<'_, '_>, weights: &[i32]) {
             format!("a threshold of {} or less", (checks / 2).max(1)),
         );
     }
-    let Some(check) = subject.policy.checks.iter().find(|check| check.probe == Probe::SuccessRate) else { return };
+    let Some(check) = subject.policy.checks.iter().find(|check| check.probe == Probe::SuccessRate) else {
+        return;
+    };
     let Some(min) = check.min else { return };
     let errors = subject.facts.bad_errors;
     if errors * 100.0 <= 100.0 - min {

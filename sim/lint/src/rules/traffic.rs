@@ -20,7 +20,8 @@ fn too_few(report: &mut Report<'_, '_>) {
     let Some(weight) = weights.first().copied() else { return };
     let rate = subject.facts.rate;
     for (index, check) in subject.policy.checks.iter().enumerate() {
-        let requests = (rate * f64::from(weight) / 100.0 + subject.tested(weight)) * check.window as f64 / 1000.0;
+        let requests =
+            (rate * f64::from(weight) / 100.0 + subject.tested(weight)) * check.window as f64 / 1000.0;
         let where_from = format!(
             "at weight {weight} the canary gets about {} requests in {} ({} of {}/s of users, {}/s of load tests)",
             number(requests),
@@ -58,7 +59,10 @@ fn too_few(report: &mut Report<'_, '_>) {
                     "CM001",
                     Level::Warning,
                     field,
-                    format!("{where_from}; a {} quantile of that is the slowest request", canary::float_text(*q)),
+                    format!(
+                        "{where_from}; a {} quantile of that is the slowest request",
+                        canary::float_text(*q)
+                    ),
                     format!("at least {:.0} requests per window", (1.0 / (1.0 - q)).ceil()),
                 );
             }
@@ -180,8 +184,11 @@ fn aims(report: &mut Report<'_, '_>) {
 fn unserved(report: &mut Report<'_, '_>) {
     let subject = report.subject;
     let service = &subject.canary.spec.service;
-    let gateways: Vec<_> =
-        subject.documents.iter().filter(|d| d.kind() == "Gateway" && d.group() == "networking.istio.io").collect();
+    let gateways: Vec<_> = subject
+        .documents
+        .iter()
+        .filter(|d| d.kind() == "Gateway" && d.group() == "networking.istio.io")
+        .collect();
     if gateways.is_empty() || service.gateways.iter().all(|gateway| gateway == "mesh") {
         return;
     }
@@ -206,7 +213,9 @@ fn unserved(report: &mut Report<'_, '_>) {
         .collect();
     for (index, host) in service.hosts.iter().enumerate() {
         let fits = |pattern: &String| {
-            pattern == host || pattern == "*" || pattern.strip_prefix('*').is_some_and(|end| host.ends_with(end))
+            pattern == host
+                || pattern == "*"
+                || pattern.strip_prefix('*').is_some_and(|end| host.ends_with(end))
         };
         if !served.iter().any(fits) {
             report.say(

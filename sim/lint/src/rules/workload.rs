@@ -38,13 +38,20 @@ fn autoscaler(report: &mut Report<'_, '_>) {
     let at_once = (unavailable + surge).max(1);
     let least = deployment["minReadySeconds"].as_i64().unwrap_or(0);
     let containers = deployment["template"]["spec"]["containers"].as_array().into_iter().flatten();
-    let delay = containers.filter_map(|c| c["readinessProbe"]["initialDelaySeconds"].as_i64()).max().unwrap_or(0);
+    let delay =
+        containers.filter_map(|c| c["readinessProbe"]["initialDelaySeconds"].as_i64()).max().unwrap_or(0);
     let each = least + delay + 2;
     let batches = (most + at_once - 1) / at_once;
     let all = batches * each;
     let deadline = i64::from(spec.progress_deadline_seconds());
     let ticks = all * 1000 / subject.policy.interval;
-    let remark = |level, why: String, fix: String| Remark { code: "CM016", level, field: "spec.maxReplicas".to_owned(), why, fix };
+    let remark = |level, why: String, fix: String| Remark {
+        code: "CM016",
+        level,
+        field: "spec.maxReplicas".to_owned(),
+        why,
+        fix,
+    };
     if each > deadline {
         let then = match subject.dialect {
             Dialect::Rc1 => "the release halts for ever",
