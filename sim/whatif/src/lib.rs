@@ -21,6 +21,7 @@ pub mod experiment;
 pub mod field;
 pub mod goal;
 pub mod latency;
+mod law;
 pub mod load_test;
 pub mod manifest;
 pub mod model;

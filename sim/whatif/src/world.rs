@@ -8,6 +8,7 @@
 use crate::arrivals::Users;
 use crate::counts::Counts;
 use crate::draws::Draws;
+use crate::law::{self, Law, Laws, ratio};
 use crate::policy::{Probe, Reach};
 use crate::setting::{CUTS, Edges, PHASES, Setting};
 
@@ -32,34 +33,6 @@ struct Sample {
     number: i64,
     counters: [Counter; SERIES],
 }
-
-/// What happens to a request: the conditional probabilities by which kinds are split off, one after the other.
-#[derive(Clone, Copy, Debug)]
-struct Law {
-    /// The share of requests that the canary gets and that fail or take as long as the least cut: most stretches of
-    /// a good version have none, and need no further draw.
-    notable: f64,
-    /// Of the requests that are not notable: that the canary gets at all.
-    rest: f64,
-    /// The share of requests that the canary gets and that are not notable.
-    plain: f64,
-    /// Of notable requests: that fail.
-    error: f64,
-    /// Of notable requests that are answered, and not split off yet: that take as long as the cut.
-    slow: [f64; CUTS],
-    /// Of failed requests not split off yet: that take as long as the cut.
-    error_slow: [f64; CUTS],
-}
-
-/// The laws that a thread has met: by canary's share of requests (in percent), circumstances, and step of the prior.
-#[derive(Default)]
-struct Laws {
-    /// The place of each law in the list, and one more; 0 where nobody has been.
-    places: Vec<u32>,
-    list: Vec<Law>,
-}
-
-const CIRCUMSTANCES: usize = 8;
 
 /// What is kept from rollout to rollout: tables and buffers.
 #[derive(Default)]
@@ -349,7 +322,7 @@ impl<'a, 'm> World<'a, 'm> {
             {
                 let end = self.ready.saturating_add(cold.lasts.millis());
                 change(end);
-                circumstances |= usize::from(from < end);
+                circumstances |= law::COLD * usize::from(from < end);
             }
             if self.setting.model.bursts.is_some() {
                 while self.burst.1 <= from {
@@ -357,11 +330,11 @@ impl<'a, 'm> World<'a, 'm> {
                 }
                 change(self.burst.0);
                 change(self.burst.1);
-                circumstances |= usize::from(from >= self.burst.0) << 1;
+                circumstances |= law::BURST * usize::from(from >= self.burst.0);
             }
             if self.setting.model.capacity.is_some() {
                 self.runs.iter().for_each(|run| change(run.end));
-                circumstances |= usize::from(self.runs.iter().any(|run| from < run.end)) << 2;
+                circumstances |= law::TESTED * usize::from(self.runs.iter().any(|run| from < run.end));
             }
             self.stretch(from, to, circumstances);
             self.cursor = to;
@@ -380,7 +353,7 @@ impl<'a, 'm> World<'a, 'm> {
                 self.expose(before);
             } else {
                 let mean = self.users.expected(from, to);
-                let Law { notable, plain, .. } = self.memory.laws.list[law];
+                let Law { notable, plain, .. } = *self.memory.laws.at(law);
                 if circumstances != self.pending.circumstances {
                     self.flush(from);
                 }
@@ -417,7 +390,7 @@ impl<'a, 'm> World<'a, 'm> {
     #[inline]
     fn split(&mut self, source: usize, trials: u32, law: usize, question: u64) {
         let draws = self.draws;
-        let Law { notable, rest, .. } = self.memory.laws.list[law];
+        let Law { notable, rest, .. } = *self.memory.laws.at(law);
         let counts = &mut self.memory.counts;
         let notable = counts.binomial(trials, notable, draws.uniform(question));
         let plain = if rest == 1.0 {
@@ -474,7 +447,7 @@ impl<'a, 'm> World<'a, 'm> {
 
     /// Tells failed requests from slow ones.
     fn note(&mut self, source: usize, notable: u32, law: usize, question: u64) {
-        let law = self.memory.laws.list[law];
+        let law = *self.memory.laws.at(law);
         let failed = self.memory.counts.binomial(notable, law.error, self.draws.uniform(question + 2));
         let mut left = notable - failed;
         self.counters[source].total += left;
@@ -513,89 +486,34 @@ impl<'a, 'm> World<'a, 'm> {
     fn law(&mut self, share: u32, circumstances: usize, at: i64) -> usize {
         let has_capacity = self.setting.model.capacity.is_some();
         if has_capacity && !Users::is_steady(&self.setting.model.traffic) {
-            // The load never repeats: the list's last place is for such laws.
-            let law = self.make_law(share, circumstances, at);
-            let laws = &mut self.memory.laws;
-            if laws.places.is_empty() {
-                (laws.places, laws.list) = (vec![0], vec![law]);
-            }
-            laws.list[0] = law;
-            return 0;
+            // The load never repeats.
+            let law = Law::new(self.setting, self.step, share, circumstances, self.load(at));
+            return self.memory.laws.pass(law);
         }
         // The share of users matters to the load, the share of this source to the split.
-        let users = if has_capacity { self.share as usize } else { 0 };
-        let slot = ((self.step * 101 + users) * 101 + share as usize) * CIRCUMSTANCES + circumstances;
-        match self.memory.laws.places.get(slot) {
-            Some(place) if *place > 0 => *place as usize - 1,
-            _ => {
-                let law = self.make_law(share, circumstances, at);
-                let laws = &mut self.memory.laws;
-                if laws.places.len() <= slot {
-                    laws.places.resize(slot + 1, 0);
-                }
-                laws.list.push(law);
-                laws.places[slot] = laws.list.len() as u32;
-                laws.list.len() - 1
-            }
+        let users = if has_capacity { self.share } else { 0 };
+        let slot = Laws::slot(self.step, users, share, circumstances);
+        if let Some(place) = self.memory.laws.find(slot) {
+            return place;
         }
+        let law = Law::new(self.setting, self.step, share, circumstances, self.load(at));
+        self.memory.laws.keep(slot, law)
     }
 
-    #[cold]
-    fn make_law(&self, share: u32, circumstances: usize, at: i64) -> Law {
+    /// The canary's load against its capacity, 0 without one.
+    fn load(&self, at: i64) -> f64 {
         let setting = self.setting;
-        let model = setting.model;
-        let mut error = setting.error_rates[self.step];
-        let mut slowdown = setting.slowdown;
-        if circumstances & 1 > 0
-            && let Some(cold) = &model.cold_start
-        {
-            error = error.max(cold.error_rate);
-            slowdown *= cold.slowdown;
-        }
-        if circumstances & 2 > 0
-            && let Some(bursts) = &model.bursts
-        {
-            error = error.max(bursts.error_rate);
-        }
-        if let Some(capacity) = model.capacity {
-            let tests =
-                self.runs.iter().filter(|run| at < run.end).filter_map(|run| setting.load_test(run.hook));
-            let tests: f64 = tests
-                .map(|(test, reach)| {
-                    let rate = test.rate(setting.mean_latency);
-                    match reach {
-                        Reach::Canary => rate,
-                        Reach::Split => rate * f64::from(self.share) / 100.0,
-                        Reach::Primary | Reach::Nobody => 0.0,
-                    }
-                })
-                .sum();
-            let load = (self.users.rate(at) * f64::from(self.share) / 100.0 + tests) / capacity;
-            slowdown /= 1.0 - load.min(0.99);
-        }
-        let share = f64::from(share) / 100.0;
-        let survival = |cut: usize| setting.latency.above(setting.cuts[cut], slowdown);
-        let slow = setting.cuts.len().checked_sub(1).map_or(0.0, survival);
-        let notable = share * (error + (1.0 - error) * slow);
-        let plain = share * (1.0 - error) * (1.0 - slow);
-        let mut law = Law {
-            notable,
-            // A source that goes to the canary alone has no rest to split: rounding must not invent one.
-            rest: if share >= 1.0 { 1.0 } else { ratio(plain, 1.0 - notable) },
-            plain,
-            error: if slow > 0.0 { ratio(share * error, notable) } else { 1.0 },
-            slow: [0.0; CUTS],
-            error_slow: [0.0; CUTS],
-        };
-        let mut before: f64 = 0.0;
-        for cut in 0..setting.cuts.len() {
-            let above = survival(cut).max(before);
-            law.slow[cut] =
-                if cut + 1 == setting.cuts.len() { 1.0 } else { ratio(above - before, slow - before) };
-            law.error_slow[cut] = ratio(above - before, 1.0 - before);
-            before = above;
-        }
-        law
+        let Some(capacity) = setting.model.capacity else { return 0.0 };
+        let running = self.runs.iter().filter(|run| at < run.end);
+        let tests = running.filter_map(|run| setting.load_test(run.hook)).map(|(test, reach)| {
+            let rate = test.rate(setting.mean_latency);
+            match reach {
+                Reach::Canary => rate,
+                Reach::Split => rate * f64::from(self.share) / 100.0,
+                Reach::Primary | Reach::Nobody => 0.0,
+            }
+        });
+        (self.users.rate(at) * f64::from(self.share) / 100.0 + tests.sum::<f64>()) / capacity
     }
 
     /// What a check reads now.
@@ -872,10 +790,6 @@ pub(crate) fn factor(scrape: f64, sampled: f64, to_start: f64, to_end: f64, firs
         to_start = to_start.min(sampled * first / growth);
     }
     (sampled + to_start + near(to_end)) / sampled
-}
-
-fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 }
 }
 
 /// A value that a check misses by as little as can be told.
