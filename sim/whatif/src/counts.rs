@@ -12,7 +12,7 @@ const NEGLIGIBLE: f64 = 1e-18;
 /// How many entries a cache of tables may hold before further laws are computed anew each time.
 const CACHE_ENTRIES: usize = 1 << 20;
 /// Slots of a cache of tables; at most half of them are used.
-const CACHE_SLOTS: usize = 1 << 13;
+const CACHE_SLOTS: usize = 1 << 12;
 
 /// A distribution of counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,8 +161,8 @@ impl Table {
 /// Inverts laws, keeping the tables of those that it met. One per thread; what is in it never changes an answer.
 pub struct Counts {
     tables: Vec<Table>,
-    /// By hash: trials, the parameter's bits, the table and one more; 0 for an empty slot.
-    slots: Vec<(u64, u64, u32)>,
+    /// By hash: the parameter's bits, trials, the table and one more; 0 for an empty slot.
+    slots: Vec<(u64, u32, u32)>,
     entries: usize,
     scratch: Vec<f64>,
 }
@@ -187,7 +187,7 @@ impl Counts {
         if probability >= 1.0 {
             return trials;
         }
-        self.invert(Law::Binomial { trials, probability }, u64::from(trials), probability.to_bits(), uniform)
+        self.invert(Law::Binomial { trials, probability }, trials, probability.to_bits(), uniform)
     }
 
     /// Events at a mean for the uniform number.
@@ -196,16 +196,16 @@ impl Counts {
         if uniform < 1.0 - mean || mean <= 0.0 {
             return 0;
         }
-        self.invert(Law::Poisson { mean }, u64::MAX, mean.to_bits(), uniform)
+        self.invert(Law::Poisson { mean }, u32::MAX, mean.to_bits(), uniform)
     }
 
     #[inline]
-    fn invert(&mut self, law: Law, trials: u64, parameter: u64, uniform: f64) -> u32 {
-        let mut slot = (trials.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ parameter)
+    fn invert(&mut self, law: Law, trials: u32, parameter: u64, uniform: f64) -> u32 {
+        let mut slot = (u64::from(trials).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ parameter)
             .wrapping_mul(0xd6e8_feb8_6659_fd93) as usize
             >> (64 - CACHE_SLOTS.trailing_zeros());
         loop {
-            let (known_trials, known_parameter, table) = self.slots[slot];
+            let (known_parameter, known_trials, table) = self.slots[slot];
             if known_trials == trials && known_parameter == parameter && table > 0 {
                 return self.tables[table as usize - 1].find(uniform);
             }
@@ -218,7 +218,7 @@ impl Counts {
 
     /// Answers for a law that no table is kept of, and keeps one if there is room.
     #[cold]
-    fn meet(&mut self, law: Law, key: (u64, u64), slot: usize, uniform: f64) -> u32 {
+    fn meet(&mut self, law: Law, key: (u32, u64), slot: usize, uniform: f64) -> u32 {
         if law.variance() > VARIANCE_EXACT {
             return law.expand(uniform);
         }
@@ -228,7 +228,7 @@ impl Counts {
         if self.entries + self.scratch.len() <= CACHE_ENTRIES && self.tables.len() < CACHE_SLOTS / 2 {
             self.entries += self.scratch.len();
             self.tables.push(table);
-            self.slots[slot] = (key.0, key.1, self.tables.len() as u32);
+            self.slots[slot] = (key.1, key.0, self.tables.len() as u32);
         }
         count
     }

@@ -104,6 +104,8 @@ pub struct World<'a, 'm> {
     /// The expected number of requests of users that are left to be drawn at the end.
     deferred: f64,
     pending: Pending,
+    /// Requests of a load test that are not drawn yet, their law's place, and their circumstances.
+    pending_tests: (u32, usize, usize),
     /// The canary's share of the users' requests, in percent.
     share: u32,
     /// Whether users wait for the canary's answers.
@@ -168,6 +170,7 @@ impl<'a, 'm> World<'a, 'm> {
             defers: false,
             deferred: 0.0,
             pending: Pending::default(),
+            pending_tests: (0, 0, 0),
             share: 0,
             visible: true,
             runs: Vec::new(),
@@ -379,7 +382,16 @@ impl<'a, 'm> World<'a, 'm> {
             };
             let period = self.setting.periods[run.hook];
             let trials = test.sent(to - run.start, period) - test.sent(from - run.start, period);
-            if share > 0 && trials > 0 {
+            if *reach == Reach::Canary && self.setting.model.capacity.is_none() && self.runs.len() == 1 {
+                // Weights change nothing for these: what comes between two samples is one draw.
+                if circumstances != self.pending_tests.2 {
+                    self.flush_tests(from);
+                    self.pending_tests = (0, self.law(share, circumstances, from), circumstances);
+                } else if self.pending_tests.0 == 0 {
+                    self.pending_tests.1 = self.law(share, circumstances, from);
+                }
+                self.pending_tests.0 += trials;
+            } else if share > 0 && trials > 0 {
                 let law = self.law(share, circumstances, from);
                 self.split(TESTER, trials, law, question + 64 + (index as u64 & 1) * 64);
             }
@@ -404,9 +416,19 @@ impl<'a, 'm> World<'a, 'm> {
         }
     }
 
+    /// Draws what the load test sent until now.
+    fn flush_tests(&mut self, now: i64) {
+        let (trials, law, _) = self.pending_tests;
+        if trials > 0 {
+            self.pending_tests.0 = 0;
+            self.split(TESTER, trials, law, ((now as u64) << 8) + 64);
+        }
+    }
+
     /// Draws the users' requests that are expected until now, if they arrive independently: whatever the weights
     /// were, their sum is one draw.
     fn flush(&mut self, now: i64) {
+        self.flush_tests(now);
         let Pending { notable, plain, window, law, .. } = self.pending;
         self.pending = Pending::default();
         if notable + plain <= 0.0 {
