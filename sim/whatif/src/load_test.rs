@@ -151,8 +151,9 @@ impl LoadTest {
             return 0;
         }
         let elapsed = self.duration_ms.map_or(elapsed, |duration| elapsed.min(duration));
-        let batches = (elapsed as f64 / period + 1e-9).floor();
-        let sent = (batches * f64::from(self.batch)).min(f64::from(u32::MAX / 2)) as u32;
+        // Conversions cut the fraction off.
+        let batches = (elapsed as f64 / period + 1e-9) as i64;
+        let sent = (batches * i64::from(self.batch)).min(i64::from(u32::MAX / 2)) as u32;
         self.requests.map_or(sent, |most| sent.min(most))
     }
 }
