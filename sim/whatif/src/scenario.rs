@@ -156,7 +156,7 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
     let mut objects = vec![
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": target, "namespace": namespace, "labels": {"app": target}},
             "spec": {"selector": {"matchLabels": {"app": target}},
-                "template": {"metadata": {"labels": {"app": target}, "annotations": {"prometheus.io/scrape": "true"}},
+                "template": {"metadata": {"labels": {"app": target}},
                     "spec": {"containers": [{"name": "target", "image": format!("{IMAGE}:{OLD}"), "ports": [{"containerPort": port, "name": "http"}]}]}}}}),
     ];
     for (name, space) in &testers {

@@ -146,13 +146,13 @@ pub struct Options<'p> {
     /// Whether other sizes of defects are tried too.
     pub curves: bool,
     /// Runs the rollouts of a setting with these indices: the fast path's [`fast`], or a full simulation.
-    pub simulate: &'p Simulate,
+    pub simulate: &'p Simulate<'p>,
     /// What simulates, for results.
     pub engine: &'static str,
 }
 
 /// Runs the rollouts of a setting with these indices.
-pub type Simulate = dyn Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync;
+pub type Simulate<'s> = dyn Fn(&Setting<'_>, std::ops::Range<u64>) -> Result<Tally, String> + Sync + 's;
 
 /// The fast path, run as planned.
 pub fn fast<'p>(
