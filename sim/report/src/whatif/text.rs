@@ -33,7 +33,7 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
         "{} simulated rollouts in {:.1}s ({} per second, {} engine)\n",
         number(results.rollouts_run as f64),
         results.seconds,
-        number(results.rollouts_per_second.round()),
+        number(results.rollouts_per_second),
         results.engine
     )?;
     if single {
