@@ -686,7 +686,7 @@ impl<'a, 'm> World<'a, 'm> {
         let position = self.memory.samples.iter().rposition(|sample| sample.number <= first);
         let begin = position.map_or(Sample::default(), |position| self.memory.samples[position]);
         let end = self.memory.samples[self.memory.samples.len() - 1];
-        for index in 0..SERIES {
+        for (index, found) in found.iter_mut().enumerate() {
             let last = end.counters[index];
             if last.total == 0 {
                 continue;
@@ -698,7 +698,7 @@ impl<'a, 'm> World<'a, 'm> {
             if number >= newest {
                 continue;
             }
-            found[index] = Some(self.increase(now, length, number, before, newest, last));
+            *found = Some(self.increase(now, length, number, before, newest, last));
         }
         found
     }

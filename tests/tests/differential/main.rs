@@ -53,8 +53,8 @@ fn is_compared(message: &str) -> bool {
 
 /// Users in even distances, answers that all take the same time.
 fn deterministic(latency: u64, errors: f64) -> ServiceModel {
-    let mut model = ServiceModel::default();
-    model.traffic = Traffic { rate: 20.0, arrivals: Arrivals::Constant, ..Traffic::default() };
+    let traffic = Traffic { rate: 20.0, arrivals: Arrivals::Constant, ..Traffic::default() };
+    let mut model = ServiceModel { traffic, ..ServiceModel::default() };
     model.baseline.latency = Latency::Constant(Span::from_millis(20));
     model.baseline.error_rate = 0.0;
     let version = VersionModel {

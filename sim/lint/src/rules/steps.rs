@@ -184,10 +184,10 @@ fn survives(passing: &[f64], threshold: u32) -> f64 {
     alive[0] = 1.0;
     for passes in passing {
         let mut next = vec![0.0; alive.len()];
-        for failed in 0..alive.len() {
-            let mut share = alive[failed];
-            for after in failed..next.len() {
-                next[after] += share * passes;
+        for (failed, share) in alive.iter().enumerate() {
+            let mut share = *share;
+            for after in &mut next[failed..] {
+                *after += share * passes;
                 share *= 1.0 - passes;
             }
         }
