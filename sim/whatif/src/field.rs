@@ -48,6 +48,15 @@ impl Field {
         Ok(Field { text: text.to_owned(), parts })
     }
 
+    /// The keys of the path below `spec`.
+    pub fn keys(&self) -> Vec<&str> {
+        let keys = self.parts.iter().skip(1).filter_map(|part| match part {
+            Part::Key(key) => Some(key.as_str()),
+            Part::Index(_) => None,
+        });
+        keys.collect()
+    }
+
     /// The path within this object: the analysis under the name that it has, list items by their name.
     fn within(&self, object: &Value) -> Result<Vec<Part>, String> {
         let mut at = object;

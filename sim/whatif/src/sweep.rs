@@ -103,9 +103,35 @@ pub fn points(experiment: &Experiment) -> Result<Vec<Point>, String> {
                     error.inner()
                 )
             })?;
+            for (field, _) in &changes {
+                if let Some(key) = unknown(&canary, field) {
+                    return Err(format!("{}: a Canary has no field {key:?}", field.text));
+                }
+            }
             Ok(Point { changes, canary })
         })
         .collect()
+}
+
+/// The key of a path that no Canary has: such fields are kept, and mean nothing.
+fn unknown<'f>(canary: &Canary, field: &'f Field) -> Option<&'f str> {
+    let keys = field.keys();
+    let spec = &canary.spec;
+    let none = crd::CanaryAnalysis::default();
+    let analysis = spec.analysis().unwrap_or(&none);
+    let known = |extra: &Map<String, Value>, place: usize| {
+        keys.get(place).copied().filter(|key| extra.contains_key(*key))
+    };
+    known(&spec.extra, 0).or_else(|| match keys.first().copied() {
+        Some("service") => known(&spec.service.extra, 1),
+        Some("analysis" | "canaryAnalysis") => known(&analysis.extra, 1).or_else(|| {
+            let metrics = analysis.metrics.iter().map(|metric| &metric.extra);
+            let webhooks = analysis.webhooks.iter().map(|hook| &hook.extra);
+            let mut items = metrics.chain(webhooks);
+            items.find_map(|extra| known(extra, keys.len() - 1))
+        }),
+        _ => None,
+    })
 }
 
 /// What to try when nobody says: the fields that decide how fast and how strict a release is.
@@ -283,4 +309,28 @@ fn fingerprint(experiment: &Experiment, points: &[Point]) -> String {
     }
     seed = seed.child(&format!("{:?}", experiment.precision));
     format!("{:016x}", seed.value())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_no_canary_has_are_named() {
+        let mut object: Value =
+            serde_saphyr::from_str(include_str!("../../../fixtures/article/flagger/podinfo/canary.yaml"))
+                .unwrap();
+        for (path, key) in [
+            ("analysis.stepWeight", None),
+            ("analysis.stepWieght", Some("stepWieght")),
+            ("analysis.metrics[0].treshold", Some("treshold")),
+            ("analysis.metrics.request-duration.threshold", None),
+            ("progressDeadline", Some("progressDeadline")),
+        ] {
+            let field = Field::parse(path).unwrap();
+            field.set(&mut object, 7.into()).unwrap();
+            let canary: Canary = serde_json::from_value(object.clone()).unwrap();
+            assert_eq!(unknown(&canary, &field), key, "{path}");
+        }
+    }
 }
