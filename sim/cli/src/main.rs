@@ -1,8 +1,11 @@
 //! The command line: parse, call, print.
 
 mod find;
+mod full;
+mod lint;
 mod output;
 mod run;
+mod whatif;
 
 use std::process::ExitCode;
 
@@ -24,6 +27,17 @@ enum Command {
     ///
     /// Exit code: 0 if all expectations hold, 1 if one fails, 2 if the input is unusable.
     Run(run::RunArguments),
+    /// Find what makes a release policy lie, with no simulation.
+    ///
+    /// Exit code: 0, 1 if something is found that is at least a warning, 2 if the input is unusable.
+    Lint(lint::LintArguments),
+    /// Tell what a release policy does before production does it.
+    ///
+    /// Simulates many releases of good and bad versions under a Canary as it is shipped: how often bad ones are
+    /// promoted and good ones rolled back, after how long, and what users see meanwhile.
+    ///
+    /// Exit code: 0, 1 if no policy meets the goal of --optimize, 2 if the input is unusable.
+    Whatif(Box<whatif::WhatIfArguments>),
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Send load to an HTTP server: hey's flags and more (see `coalmine load -help`).
@@ -41,6 +55,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
+        Command::Whatif(arguments) => whatif::run(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&testbed::scenario::schema());
             output::line(&schema.expect("a schema's keys are strings"));

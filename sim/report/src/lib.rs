@@ -8,6 +8,7 @@ mod junit;
 mod numbers;
 mod summary;
 mod timeline;
+pub mod whatif;
 
 pub use json::json_lines;
 pub use junit::junit;

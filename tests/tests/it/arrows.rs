@@ -13,15 +13,17 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> loadgen report testbed
+coalmine -> clock lint loadgen report testbed whatif
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program
+lint -> canary crd whatif
 mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql
-report -> testbed
+report -> testbed whatif
 testbed -> apiserver clock cluster crd fixtures flagger gitops loadgen mesh program prometheus
+whatif -> canary clock crd promql
 ";
 
 /// Crates that decide without doing: no runtime, no sockets, no client, no entropy in their dependency trees.
