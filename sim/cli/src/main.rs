@@ -3,6 +3,8 @@
 mod find;
 mod output;
 mod run;
+#[cfg(feature = "live")]
+mod up;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,17 @@ enum Command {
     ///
     /// Exit code: 0 if all expectations hold, 1 if one fails, 2 if the input is unusable.
     Run(run::RunArguments),
+    /// Bring a testbed up on sockets of this machine, in real time, for kubectl and other real tools.
+    ///
+    /// Runs until Ctrl-C, and leaves nothing behind.
+    #[cfg(feature = "live")]
+    Up(up::UpArguments),
+    /// Show the addresses of a running testbed.
+    #[cfg(feature = "live")]
+    Status(up::DirArguments),
+    /// End a running testbed.
+    #[cfg(feature = "live")]
+    Down(up::DirArguments),
     /// Print the JSON Schema of scenario files.
     Schema,
 }
@@ -31,6 +44,12 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        #[cfg(feature = "live")]
+        Command::Up(arguments) => up::up(&arguments),
+        #[cfg(feature = "live")]
+        Command::Status(arguments) => up::status(&arguments),
+        #[cfg(feature = "live")]
+        Command::Down(arguments) => up::down(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&testbed::scenario::schema());
             output::line(&schema.expect("a schema's keys are strings"));

@@ -13,10 +13,12 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> report testbed
+coalmine -> local report testbed
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program
+live -> apiserver
+local -> apiserver clock live program testbed
 mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql
