@@ -1,4 +1,4 @@
-//! The bodies of answers: whole ones, and the streams of watches and followed logs.
+//! Bodies: reading those of requests; those of answers are whole, or the streams of watches and followed logs.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,6 +8,38 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::protobuf;
+
+/// Reads a request's body: JSON, YAML or protobuf, as its media type says.
+pub(crate) fn parse(media_type: &str, body: &[u8]) -> Result<Value, Failure> {
+    let text = || {
+        std::str::from_utf8(body)
+            .map_err(|_| Failure::bad_request(format!("the body of the request is not UTF-8 ({media_type})")))
+    };
+    match media_type {
+        "application/yaml" | "application/apply-patch+yaml" => {
+            serde_saphyr::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string()))
+        }
+        ""
+        | "application/json"
+        | "application/strategic-merge-patch+json"
+        | "application/merge-patch+json"
+        | "application/json-patch+json"
+        | "*/*" => serde_json::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string())),
+        protobuf::MEDIA_TYPE => protobuf::object(body).map_err(Failure::bad_request),
+        other => Err(Failure::new(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, {}; got {other}",
+                protobuf::MEDIA_TYPE
+            ),
+        )),
+    }
+}
 
 /// The body of an answer.
 pub enum Body {

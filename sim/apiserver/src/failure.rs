@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::patch::PatchError;
+use crate::rbac::Attributes;
 use crate::resource::Resource;
 use crate::structural::Cause;
+use crate::user::User;
 
 /// Why a request failed. Wording, codes and reasons follow apimachinery's `api/errors`.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +103,36 @@ impl Failure {
     pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
         Failure::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    /// What role-based access control answers.
+    pub(crate) fn unauthorized_for(wanted: &Attributes<'_>, user: &User) -> Self {
+        if wanted.resource.is_empty() {
+            let mut failure = Failure::new(403, "Forbidden", format!("forbidden: {}", wanted.refusal(user)));
+            failure.details = json!({});
+            return failure;
+        }
+        let what = crate::resource::qualified(wanted.resource, wanted.group);
+        let name = if wanted.name.is_empty() { String::new() } else { format!(" {:?}", wanted.name) };
+        let message = format!("{what}{name} is forbidden: {}", wanted.refusal(user));
+        let mut failure = Failure::new(403, "Forbidden", message);
+        failure.details = json!({"kind": wanted.resource});
+        for (field, value) in [("name", wanted.name), ("group", wanted.group)] {
+            if !value.is_empty() {
+                failure.details[field] = json!(value);
+            }
+        }
+        failure
+    }
+
+    /// A request without credentials, or with unknown ones.
+    pub fn unauthenticated() -> Self {
+        Failure::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// A body that is larger than the server takes.
+    pub fn too_large() -> Self {
+        Failure::new(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")
     }
 
     pub(crate) fn expired(message: impl Into<String>) -> Self {

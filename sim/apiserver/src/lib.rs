@@ -5,8 +5,11 @@
 //! subresources, defaulting, validation, garbage collection, tables. It knows nothing of meshes or canaries, and runs
 //! no controller but those that live inside a request: garbage collection, namespaces, CRDs.
 //!
-//! Not done: authorization (everybody is an administrator), webhooks that are configured as objects (an
-//! [`Admission`] hook stands for them), conversion between CRD versions, protobuf.
+//! Everybody is an administrator unless [`ApiServer::enforce_rbac`] is called. Request bodies may be JSON, YAML or
+//! protobuf; answers are JSON.
+//!
+//! Not done: webhooks that are configured as objects (an [`Admission`] hook stands for them), conversion between CRD
+//! versions, CEL rules in schemas.
 
 mod addresses;
 mod autoscaling;
@@ -16,10 +19,15 @@ mod decode;
 mod defaults;
 mod delete;
 mod discovery;
+mod disruption;
 mod failure;
 pub mod jsonpath;
 pub mod managed_fields;
+mod metrics;
+mod openapi;
 pub mod patch;
+mod protobuf;
+mod rbac;
 mod read;
 mod request;
 mod resource;
@@ -31,6 +39,7 @@ mod shape;
 mod store;
 pub mod structural;
 pub mod table;
+mod user;
 mod validate;
 mod view;
 mod watch;
@@ -38,4 +47,9 @@ mod write;
 
 pub use body::Body;
 pub use failure::Failure;
-pub use server::{Admission, ApiServer, Asked, Broken, ClientService, Fault, Faults, Options, PodLogs};
+pub use metrics::{Measured, Metrics};
+pub use server::{
+    Admission, ApiServer, Asked, Broken, ClientService, Fault, Faults, LogQuery, Options, PodLogs, Purpose,
+    Upgrade,
+};
+pub use user::User;

@@ -1,5 +1,7 @@
 //! Reading: get, list, watch.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::body::Body;
 use crate::failure::Failure;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::server::{Call, State, answered};
-use crate::store::{Key, Stored};
+use crate::store::{Collection, Key, Stored};
 use crate::view::{Form, Include, View};
 use crate::watch::{Selection, Watch};
 
@@ -115,72 +117,116 @@ fn is_selectable(call: &Call<'_>, field: &str) -> bool {
     }
 }
 
-pub(crate) fn list_or_watch(
-    state: &mut State,
-    call: &Call<'_>,
-    clock: Clock,
-) -> Result<Response<Body>, Failure> {
-    if call.parameters.is_true("watch") { watch(state, call, clock) } else { list(state, call, clock) }
+/// The objects of a collection in a scope, in order: all of a namespace or of the cluster, after a key.
+fn scope<'a>(
+    collection: &'a Collection,
+    namespace: Option<&str>,
+    after: Option<&Key>,
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Stored>)> {
+    let start = match (after, namespace) {
+        (Some(key), _) => Bound::Excluded(key.clone()),
+        (None, Some(namespace)) => Bound::Included((namespace.to_owned(), String::new())),
+        (None, None) => Bound::Unbounded,
+    };
+    let namespace = namespace.map(str::to_owned);
+    collection
+        .objects
+        .range((start, Bound::Unbounded))
+        .take_while(move |(key, _)| namespace.as_ref().is_none_or(|namespace| key.0 == *namespace))
 }
 
-fn selected(state: &State, call: &Call<'_>, selection: &Selection) -> Vec<(Key, Arc<Stored>)> {
-    let Some(collection) = state.store.collection(&call.resource.qualified()) else { return Vec::new() };
-    let matching = |entry: &(&Key, &Arc<Stored>)| selection.matches(entry.1);
-    let cloned = |(key, stored): (&Key, &Arc<Stored>)| (key.clone(), Arc::clone(stored));
-    match &call.target.namespace {
-        None => collection.objects.iter().filter(matching).map(cloned).collect(),
-        Some(namespace) => collection
-            .objects
-            .range((namespace.clone(), String::new())..)
-            .take_while(|(key, _)| key.0 == *namespace)
-            .filter(matching)
-            .map(cloned)
-            .collect(),
+/// A list, before it is written.
+pub(crate) struct Listing {
+    view: View,
+    objects: Vec<Arc<Stored>>,
+    metadata: Value,
+}
+
+impl Listing {
+    pub(crate) fn answer(&self) -> Response<Body> {
+        answered(StatusCode::OK, self.view.list(&self.objects, &self.metadata))
     }
 }
 
-fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+pub(crate) fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Listing, Failure> {
     let parameters = call.parameters;
-    if parameters.get("resourceVersionMatch").is_some() && parameters.get("resourceVersion").is_none() {
-        return Err(Failure::new(
-            422,
-            "Invalid",
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-        ));
+    let forbidden = |field: &str, why: &str| {
+        Failure::new(422, "Invalid", format!("{field}: Forbidden: {field} is forbidden {why}"))
+    };
+    let matching = parameters.get("resourceVersionMatch");
+    if matching.is_some() && parameters.get("resourceVersion").is_none() {
+        return Err(forbidden("resourceVersionMatch", "unless resourceVersion is provided"));
+    }
+    if matching.is_some() && parameters.get("continue").is_some() {
+        return Err(forbidden("resourceVersionMatch", "when continue is provided"));
+    }
+    if parameters.get("sendInitialEvents").is_some() {
+        return Err(forbidden("sendInitialEvents", "for list"));
     }
     let current = state.store.version;
     check_not_future(call, current)?;
     let wanted = parameters.number("resourceVersion")?.filter(|version| *version > 0);
-    if parameters.get("resourceVersionMatch") == Some("Exact")
-        && wanted.is_some_and(|wanted| wanted != current)
-    {
-        return Err(Failure::expired(format!(
-            "The resourceVersion for the provided list is too old: only the newest ({current}) is kept"
-        )));
+    let (selection, view) = (selection(call)?, view(call, clock)?);
+    let Some(collection) = state.store.collection(&call.resource.qualified()) else {
+        return Err(Failure::no_such_path());
+    };
+    let continued = parameters.get("continue").map(continued).transpose()?;
+    let version = match &continued {
+        Some((started, _)) => *started,
+        None if matching == Some("Exact") => wanted.unwrap_or(current),
+        None => current,
+    };
+    let after = continued.as_ref().map(|(_, key)| key);
+    let namespace = call.target.namespace.as_deref();
+    let limit = parameters.number("limit")?.filter(|limit| *limit > 0);
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    // All pages of a list, and an exact one, show the state of one version.
+    let past = if version == current { BTreeMap::new() } else { collection.changed_since(version)? };
+    let then = |(key, stored): (&Key, &Arc<Stored>)| match past.get(key) {
+        Some(before) => before.as_ref().map(|before| (key.clone(), Arc::clone(before))),
+        None => Some((key.clone(), Arc::clone(stored))),
+    };
+    let gone: BTreeMap<&Key, &Arc<Stored>> = past
+        .iter()
+        .filter(|(key, _)| {
+            !collection.objects.contains_key(*key)
+                && namespace.is_none_or(|namespace| key.0 == namespace)
+                && after.is_none_or(|after| *key > after)
+        })
+        .filter_map(|(key, before)| Some((key, before.as_ref()?)))
+        .collect();
+    let mut found: Vec<(Key, Arc<Stored>)> = Vec::new();
+    let mut rest = 0;
+    let mut gone = gone.into_iter().peekable();
+    let mut take = |key: Key, stored: Arc<Stored>| {
+        if !selection.matches(&stored) {
+        } else if found.len() < limit {
+            found.push((key, stored));
+        } else {
+            rest += 1;
+        }
+    };
+    for entry in scope(collection, namespace, after) {
+        while let Some((key, stored)) = gone.next_if(|(key, _)| *key < entry.0) {
+            take(key.clone(), Arc::clone(stored));
+        }
+        if let Some((key, stored)) = then(entry) {
+            take(key, stored);
+        }
     }
-    let selection = selection(call)?;
-    let mut objects = selected(state, call, &selection);
-    let mut version = current;
-    if let Some(token) = parameters.get("continue") {
-        let (started, after) = continued(token)?;
-        version = started;
-        objects.retain(|(key, _)| *key > after);
+    for (key, stored) in gone {
+        take(key.clone(), Arc::clone(stored));
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    let limit =
-        parameters.number("limit")?.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    if limit > 0 && objects.len() > limit {
-        let rest = objects.len() - limit;
-        objects.truncate(limit);
-        if let Some((key, _)) = objects.last() {
-            metadata["continue"] = json!(continue_token(version, key));
-        }
+    if rest > 0
+        && let Some((key, _)) = found.last()
+    {
+        metadata["continue"] = json!(continue_token(version, key));
         if selection.labels.is_everything() && selection.fields.is_everything() {
             metadata["remainingItemCount"] = json!(rest);
         }
     }
-    let objects: Vec<Arc<Stored>> = objects.into_iter().map(|(_, stored)| stored).collect();
-    Ok(answered(StatusCode::OK, view(call, clock)?.list(&objects, &metadata)))
+    Ok(Listing { view, objects: found.into_iter().map(|(_, stored)| stored).collect(), metadata })
 }
 
 fn continue_token(version: u64, key: &Key) -> String {
@@ -216,7 +262,7 @@ fn check_not_future(call: &Call<'_>, current: u64) -> Result<(), Failure> {
     }
 }
 
-fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+pub(crate) fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
     let parameters = call.parameters;
     let streams_initial = parameters.is_true("sendInitialEvents");
     if streams_initial && parameters.get("resourceVersionMatch") != Some("NotOlderThan") {
@@ -231,12 +277,14 @@ fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Bo
     let from = parameters.number("resourceVersion")?.filter(|version| *version > 0);
     let current = state.store.version;
     let announces = streams_initial || (from.is_none() && parameters.get("sendInitialEvents").is_none());
-    let initial = if announces {
-        selected(state, call, &selection).into_iter().map(|(_, stored)| stored).collect()
-    } else {
-        Vec::new()
-    };
     let collection = call.resource.qualified();
+    let initial = match state.store.collection(&collection).filter(|_| announces) {
+        Some(found) => scope(found, call.target.namespace.as_deref(), None)
+            .filter(|(_, stored)| selection.matches(stored))
+            .map(|(_, stored)| Arc::clone(stored))
+            .collect(),
+        None => Vec::new(),
+    };
     let after = if announces { None } else { from };
     let (missed, events) = match state.store.watch(&collection, call.target.namespace.as_deref(), after) {
         Ok(found) => found,

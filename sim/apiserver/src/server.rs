@@ -3,6 +3,8 @@
 //! In process it is a tower service under a kube client ([`ApiServer::client_service`]); a listener hands it the same
 //! requests. There is no second code path.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,9 +20,13 @@ use crate::addresses::Addresses;
 use crate::body::Body;
 use crate::discovery;
 use crate::failure::Failure;
+use crate::metrics::{self, Metrics};
+use crate::rbac;
 use crate::request::{self, Parameters, Target};
 use crate::resource::{self, Resource, Version};
+use crate::review;
 use crate::store::{Place, Store};
+use crate::user::User;
 use crate::write;
 
 /// How to make a server.
@@ -47,6 +53,23 @@ pub trait Admission: Send + Sync {
     fn admit(&self, kind: &str, object: &mut Value, namespace: Option<&Value>) -> Result<(), String>;
 }
 
+/// Which part of a log is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// The container; the pod's only one without.
+    pub container: Option<String>,
+    /// Whether to go on with what is printed later.
+    pub follow: bool,
+    /// Whether the log of the container's last run is meant.
+    pub previous: bool,
+    /// At most that many of the lines so far.
+    pub tail: Option<usize>,
+    /// Only lines that are younger.
+    pub since: Option<Duration>,
+    /// Whether each line starts with its time.
+    pub timestamps: bool,
+}
+
 /// Where `pods/log` comes from.
 pub trait PodLogs: Send + Sync {
     /// The log of a pod's container so far, or of its only one; `tail` limits the lines.
@@ -60,6 +83,45 @@ pub trait PodLogs: Send + Sync {
         container: Option<&str>,
         tail: Option<usize>,
     ) -> Result<String, String>;
+
+    /// The same with everything that a client can ask for. Without an own implementation nothing is followed and
+    /// times are not told.
+    ///
+    /// # Errors
+    /// Why there is none, for a 400.
+    fn stream(&self, namespace: &str, pod: &str, query: &LogQuery) -> Result<Body, String> {
+        self.read(namespace, pod, query.container.as_deref(), query.tail).map(Body::whole)
+    }
+}
+
+/// A request that takes over its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a connection is taken over for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run a command in a container (the pod's first without a name).
+    Exec {
+        /// The container.
+        container: Option<String>,
+        /// The command and its arguments.
+        command: Vec<String>,
+    },
+    /// To join a container's process.
+    Attach,
+    /// To reach the pod's ports, named here by some clients only.
+    PortForward {
+        /// The ports.
+        ports: Vec<u16>,
+    },
 }
 
 /// What a fault does to a request instead of, or before, serving it.
@@ -103,7 +165,9 @@ struct Shared {
     state: Mutex<State>,
     admission: Mutex<Option<Arc<dyn Admission>>>,
     pod_logs: Mutex<Option<Arc<dyn PodLogs>>>,
+    metrics: Mutex<Option<Arc<dyn Metrics>>>,
     faults: Mutex<Option<Arc<dyn Faults>>>,
+    enforces_rbac: AtomicBool,
 }
 
 /// Everything that a request changes.
@@ -112,6 +176,11 @@ pub(crate) struct State {
     pub uids: Rng,
     pub names: Rng,
     pub addresses: Addresses,
+    /// The tokens of ServiceAccounts, and the randomness of the next one.
+    pub tokens: BTreeMap<String, User>,
+    pub token_source: Rng,
+    /// Whether `metadata.managedFields` begin with an object's creation.
+    pub tracks_managers: bool,
 }
 
 /// A request as the handlers see it.
@@ -155,13 +224,18 @@ impl ApiServer {
             uids: seed.stream("uid"),
             names: seed.stream("generateName"),
             addresses: Addresses::new(options.service_cidr),
+            tokens: BTreeMap::new(),
+            token_source: seed.stream("tokens"),
+            tracks_managers: false,
         };
         let server = ApiServer(Arc::new(Shared {
             options,
             state: Mutex::new(state),
             admission: Mutex::default(),
             pod_logs: Mutex::default(),
+            metrics: Mutex::default(),
             faults: Mutex::default(),
+            enforces_rbac: AtomicBool::new(false),
         }));
         let now = server.0.options.clock.now();
         for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
@@ -186,6 +260,42 @@ impl ApiServer {
         *lock(&self.0.pod_logs) = Some(logs);
     }
 
+    /// Sets where `metrics.k8s.io` comes from; the group is served from now on.
+    pub fn set_metrics(&self, metrics: Arc<dyn Metrics>) {
+        *lock(&self.0.metrics) = Some(metrics);
+    }
+
+    /// Enforces role-based access control from now on, with the ClusterRoles and bindings that every cluster has.
+    /// Users in the group `system:masters`, as the clients of [`ApiServer::client_service`] are, may do everything.
+    pub fn enforce_rbac(&self) {
+        if self.0.enforces_rbac.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let now = self.0.options.clock.now();
+        let mut state = self.state();
+        for (plural, object) in rbac::defaults() {
+            write::bootstrap(&mut state, &format!("{plural}.rbac.authorization.k8s.io"), object, now);
+        }
+    }
+
+    /// Keeps `metadata.managedFields` from an object's creation on, as a real server does. By default they begin with
+    /// the first server-side apply, which gives what is there to `before-first-apply`: most objects of a simulation
+    /// are never applied to, and the fields cost more than the objects.
+    pub fn track_field_managers(&self) {
+        self.state().tracks_managers = true;
+    }
+
+    /// Draws the tokens of ServiceAccounts from `seed` from now on. Where strangers can reach the server it must be
+    /// truly random: by default tokens follow from the run's seed.
+    pub fn set_token_seed(&self, seed: Seed) {
+        self.state().token_source = seed.stream("tokens");
+    }
+
+    /// The user that a ServiceAccount's token stands for.
+    pub fn authenticate(&self, token: &str) -> Option<User> {
+        self.state().tokens.get(token).cloned()
+    }
+
     /// Sets or ends fault injection.
     pub fn set_faults(&self, faults: Option<Arc<dyn Faults>>) {
         *lock(&self.0.faults) = faults;
@@ -198,15 +308,116 @@ impl ApiServer {
 
     /// The server as a tower service for a kube client that acts as `user`.
     pub fn client_service(&self, user: &str) -> ClientService {
-        ClientService { server: self.clone(), user: user.into() }
+        ClientService { server: self.clone(), user: Arc::new(User::administrator(user)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }
 
-    /// Answers one request of `user`.
+    /// Answers one request of `user`, an administrator.
+    ///
+    /// # Errors
+    /// [`Broken`] if a fault breaks the connection.
     pub async fn handle(&self, user: &str, request: Request<Bytes>) -> Result<Response<Body>, Broken> {
+        self.handle_as(&User::administrator(user), request).await
+    }
+
+    /// Checks a request that wants to take over its connection (`pods/exec`, `attach`, `portforward`); `None` for
+    /// other requests. The caller answers it.
+    pub fn upgrade(&self, user: &User, head: &http::request::Parts) -> Option<Result<Upgrade, Failure>> {
+        let target = request::target(head.uri.path())?;
+        let part = target.subresource.as_deref()?;
+        if target.plural != "pods" || !matches!(part, "exec" | "attach" | "portforward") {
+            return None;
+        }
+        let parameters = Parameters::parse(head.uri.query());
+        let purpose = match part {
+            "exec" => Purpose::Exec {
+                container: parameters.get("container").map(str::to_owned),
+                command: parameters.all("command").map(str::to_owned).collect(),
+            },
+            "attach" => Purpose::Attach,
+            _ => Purpose::PortForward {
+                ports: parameters
+                    .all("ports")
+                    .flat_map(|ports| ports.split(','))
+                    .filter_map(|port| port.parse().ok())
+                    .collect(),
+            },
+        };
+        let checked = || {
+            let state = self.state();
+            self.authorize(&state, user, "create", Some(&target), "")?;
+            let pods = state.store.collection("pods").ok_or_else(Failure::no_such_path)?;
+            let key = (target.namespace.clone().unwrap_or_default(), target.name.clone().unwrap_or_default());
+            if !pods.objects.contains_key(&key) {
+                return Err(Failure::not_found(&pods.resource, &key.1));
+            }
+            Ok(Upgrade { namespace: key.0, pod: key.1, purpose })
+        };
+        Some(checked())
+    }
+
+    /// The user that `user` acts as, by the `Impersonate-User` and `Impersonate-Group` headers.
+    ///
+    /// # Errors
+    /// 403 if `user` may not.
+    pub fn impersonate(&self, user: &User, wanted: User) -> Result<User, Failure> {
+        if self.0.enforces_rbac.load(Ordering::Relaxed) {
+            let state = self.state();
+            let groups = wanted.groups.iter().filter(|group| *group != crate::user::AUTHENTICATED);
+            let subjects =
+                std::iter::once(("users", &wanted.name)).chain(groups.map(|group| ("groups", group)));
+            for (resource, name) in subjects {
+                let attributes =
+                    rbac::Attributes { verb: "impersonate", resource, name, ..rbac::Attributes::default() };
+                if rbac::allows(&state.store, user, &attributes).is_none() {
+                    return Err(Failure::unauthorized_for(&attributes, user));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn authorize(
+        &self,
+        state: &State,
+        user: &User,
+        verb: &str,
+        target: Option<&Target>,
+        path: &str,
+    ) -> Result<(), Failure> {
+        if !self.0.enforces_rbac.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let wanted = match target {
+            Some(target) => rbac::Attributes {
+                verb,
+                group: &target.group,
+                resource: &target.plural,
+                subresource: target.subresource.as_deref().unwrap_or_default(),
+                // A Namespace is in itself, for the purpose of its own roles.
+                namespace: match (target.plural.as_str(), &target.name) {
+                    ("namespaces", Some(name)) => name,
+                    _ => target.namespace.as_deref().unwrap_or_default(),
+                },
+                name: target.name.as_deref().unwrap_or_default(),
+                path: "",
+            },
+            None => rbac::Attributes { verb, path, ..rbac::Attributes::default() },
+        };
+        match rbac::allows(&state.store, user, &wanted) {
+            Some(_) => Ok(()),
+            None => Err(Failure::unauthorized_for(&wanted, user)),
+        }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// [`Broken`] if a fault breaks the connection.
+    pub async fn handle_as(&self, user: &User, request: Request<Bytes>) -> Result<Response<Body>, Broken> {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let text = |name: header::HeaderName| {
@@ -215,13 +426,17 @@ impl ApiServer {
         let parameters = Parameters::parse(head.uri.query());
         let accept = text(header::ACCEPT);
         let Some(target) = request::target(path) else {
+            let metrics = lock(&self.0.metrics).is_some();
             let state = self.state();
-            return Ok(
-                discovery::answer(&state.store, path).unwrap_or_else(|| failed(&Failure::no_such_path()))
-            );
+            let verb = head.method.as_str().to_ascii_lowercase();
+            if let Err(failure) = self.authorize(&state, user, &verb, None, path) {
+                return Ok(failed(&failure));
+            }
+            return Ok(discovery::answer(&state.store, path, accept, metrics)
+                .unwrap_or_else(|| failed(&Failure::no_such_path())));
         };
         let asked = Asked {
-            user: user.to_owned(),
+            user: user.name.clone(),
             verb: verb(&head.method, &target, &parameters),
             resource: target.plural.clone(),
             namespace: target.namespace.clone(),
@@ -235,13 +450,15 @@ impl ApiServer {
             None => {}
         }
         let manager = parameters.get("fieldManager").unwrap_or_else(|| {
-            text(header::USER_AGENT).split('/').next().filter(|agent| !agent.is_empty()).unwrap_or(user)
+            text(header::USER_AGENT).split('/').next().filter(|agent| !agent.is_empty()).unwrap_or(&user.name)
         });
         let answer = self.serve(
             &head.method,
             &target,
             &parameters,
             Incoming {
+                user,
+                verb: asked.verb,
                 body: &body,
                 content_type: text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim(),
                 accept,
@@ -259,12 +476,26 @@ impl ApiServer {
         incoming: Incoming<'_>,
     ) -> Result<Response<Body>, Failure> {
         let clock = self.0.options.clock;
-        if method == Method::POST
-            && let Some(answer) = crate::review::answer(target, incoming.body)
-        {
-            return answer.map(|object| answered(StatusCode::CREATED, object.to_string()));
-        }
         let mut state = self.state();
+        self.authorize(&state, incoming.user, incoming.verb, Some(target), "")?;
+        if review::is_review(target) {
+            if method != Method::POST {
+                return Err(Failure::method_not_allowed());
+            }
+            let enforced = self.0.enforces_rbac.load(Ordering::Relaxed);
+            let asked = crate::body::parse(incoming.content_type, incoming.body)?;
+            let answer = review::answer(&state, enforced, incoming.user, target, asked)?;
+            return Ok(answered(StatusCode::CREATED, answer.to_string()));
+        }
+        if target.group == metrics::GROUP
+            && let Some(measured) = lock(&self.0.metrics).clone()
+        {
+            if method != Method::GET {
+                return Err(Failure::method_not_allowed());
+            }
+            let answer = metrics::answer(&state.store, &*measured, target, parameters, clock.now())?;
+            return Ok(answered(StatusCode::OK, answer.to_string()));
+        }
         let collection = resource::qualified(&target.plural, &target.group);
         let resource = state
             .store
@@ -291,7 +522,13 @@ impl ApiServer {
         };
         if target.name.is_none() {
             return match *method {
-                Method::GET => crate::read::list_or_watch(&mut state, &call, clock),
+                Method::GET if parameters.is_true("watch") => crate::read::watch(&mut state, &call, clock),
+                Method::GET => {
+                    let listing = crate::read::list(&state, &call, clock)?;
+                    // A long list is written without holding up other requests.
+                    drop(state);
+                    Ok(listing.answer())
+                }
                 Method::POST => write::create(&mut state, &call, clock, self.admission().as_deref()),
                 Method::DELETE => write::delete_collection(&mut state, &call, clock),
                 _ => Err(Failure::method_not_allowed()),
@@ -309,18 +546,19 @@ impl ApiServer {
             ("pods", Some("binding")) if *method == Method::POST => write::bind(&mut state, &call, clock),
             ("pods", Some("eviction")) if *method == Method::POST => write::evict(&mut state, &call, clock),
             ("serviceaccounts", Some("token")) if *method == Method::POST => {
-                write::token(&state, &call, clock)
+                write::token(&mut state, &call, clock)
             }
             ("namespaces", Some("finalize")) if *method == Method::PUT => {
                 write::update(&mut state, &call, clock)
+            }
+            ("pods", Some("exec" | "attach" | "portforward")) => {
+                Err(Failure::bad_request("Upgrade request required"))
             }
             (_, Some("scale")) => crate::scale::serve(&mut state, &call, method, clock),
             (_, Some("status")) if !version.status => Err(Failure::no_such_path()),
             (_, Some(other)) if other != "status" => Err(Failure::no_such_path()),
             (_, subresource) => match *method {
-                Method::GET if parameters.is_true("watch") => {
-                    crate::read::list_or_watch(&mut state, &call, clock)
-                }
+                Method::GET if parameters.is_true("watch") => crate::read::watch(&mut state, &call, clock),
                 Method::GET => crate::read::get(&state, &call, clock),
                 Method::PUT => write::update(&mut state, &call, clock),
                 Method::PATCH => write::patch(&mut state, &call, clock, self.admission().as_deref()),
@@ -337,21 +575,28 @@ impl ApiServer {
     fn pod_log(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
         let logs = lock(&self.0.pod_logs).clone();
         let namespace = call.target.namespace.as_deref().unwrap_or_default();
-        let tail =
-            call.parameters.number("tailLines")?.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
-        let text = match logs {
-            None => String::new(),
-            Some(logs) => logs
-                .read(namespace, call.name()?, call.parameters.get("container"), tail)
-                .map_err(Failure::bad_request)?,
+        let parameters = call.parameters;
+        let query = LogQuery {
+            container: parameters.get("container").map(str::to_owned),
+            follow: parameters.is_true("follow"),
+            previous: parameters.is_true("previous"),
+            tail: parameters.number("tailLines")?.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            since: parameters.number("sinceSeconds")?.map(Duration::from_secs),
+            timestamps: parameters.is_true("timestamps"),
         };
-        let mut answer = answered(StatusCode::OK, text);
+        let body = match logs {
+            None => Body::whole(""),
+            Some(logs) => logs.stream(namespace, call.name()?, &query).map_err(Failure::bad_request)?,
+        };
+        let mut answer = Response::new(body);
         answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
         Ok(answer)
     }
 }
 
 struct Incoming<'a> {
+    user: &'a User,
+    verb: &'static str,
     body: &'a [u8],
     content_type: &'a str,
     accept: &'a str,
@@ -414,7 +659,7 @@ pub struct Broken;
 #[derive(Clone)]
 pub struct ClientService {
     server: ApiServer,
-    user: Arc<str>,
+    user: Arc<User>,
 }
 
 impl<B> tower::Service<Request<B>> for ClientService
@@ -435,7 +680,7 @@ where
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
-            server.handle(&user, Request::from_parts(head, body)).await
+            server.handle_as(&user, Request::from_parts(head, body)).await
         })
     }
 }

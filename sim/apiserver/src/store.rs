@@ -16,6 +16,9 @@ use crate::resource::Resource;
 /// How many changes of one resource a new watch can still be told of; older ones give `410 Expired`.
 const HISTORY_MAX: usize = 512;
 
+/// How many changes a watch may be behind before it is ended.
+const WATCH_BACKLOG_MAX: usize = 8192;
+
 /// Namespace (empty for cluster-scoped objects) and name.
 pub(crate) type Key = (String, String);
 
@@ -48,11 +51,11 @@ pub(crate) struct Event {
 }
 
 /// What a new watch missed, and the channel of what is to come.
-pub(crate) type Subscription = (Vec<Arc<Event>>, mpsc::UnboundedReceiver<Arc<Event>>);
+pub(crate) type Subscription = (Vec<Arc<Event>>, mpsc::Receiver<Arc<Event>>);
 
 struct Watcher {
     namespace: Option<String>,
-    events: mpsc::UnboundedSender<Arc<Event>>,
+    events: mpsc::Sender<Arc<Event>>,
 }
 
 /// All objects of one resource.
@@ -63,6 +66,25 @@ pub(crate) struct Collection {
     /// The resourceVersion of the newest change that history no longer has.
     forgotten: u64,
     watchers: Vec<Watcher>,
+}
+
+impl Collection {
+    /// What was there at an earlier version, for every key that changed since: an object, or nothing.
+    ///
+    /// # Errors
+    /// 410 if history does not reach back that far.
+    pub(crate) fn changed_since(&self, version: u64) -> Result<BTreeMap<Key, Option<Arc<Stored>>>, Failure> {
+        if version < self.forgotten {
+            return Err(Failure::expired(
+                "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
+            ));
+        }
+        let mut before = BTreeMap::new();
+        for event in self.history.iter().rev().take_while(|event| event.version > version) {
+            before.insert(event.key(), event.before.clone());
+        }
+        Ok(before)
+    }
 }
 
 /// Where an object is: its collection and key.
@@ -194,7 +216,7 @@ impl Store {
             .into_iter()
             .filter(|event| namespace.is_none_or(|namespace| event.namespace() == namespace))
             .collect();
-        let (events, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = mpsc::channel(WATCH_BACKLOG_MAX);
         collection.watchers.push(Watcher { namespace: namespace.map(str::to_owned), events });
         Ok((missed, receiver))
     }
@@ -212,7 +234,8 @@ impl Store {
             self.collections.get_mut(&place.collection).expect("the caller found the collection");
         collection.watchers.retain(|watcher| match &watcher.namespace {
             Some(namespace) if *namespace != place.key.0 => !watcher.events.is_closed(),
-            _ => watcher.events.send(Arc::clone(&event)).is_ok(),
+            // A full channel is a client that does not read: its watch ends, and it may come back.
+            _ => watcher.events.try_send(Arc::clone(&event)).is_ok(),
         });
         collection.history.push_back(event);
         if collection.history.len() > HISTORY_MAX
@@ -247,6 +270,11 @@ impl Store {
 }
 
 impl Event {
+    fn key(&self) -> Key {
+        let name = self.object.value["metadata"]["name"].as_str().unwrap_or_default();
+        (self.namespace().to_owned(), name.to_owned())
+    }
+
     fn namespace(&self) -> &str {
         self.object.value["metadata"]["namespace"].as_str().unwrap_or_default()
     }

@@ -2,6 +2,8 @@
 //!
 //! Columns follow upstream's `pkg/printers/internalversion`; kinds without columns of their own show name and age.
 
+mod columns;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -101,6 +103,8 @@ impl Printer {
                     ))
                 });
                 printer.add("Age", "", 0, age);
+                printer.add("Containers", "", 1, |object, _| json!(container_fields(object, "name")));
+                printer.add("Images", "", 1, |object, _| json!(container_fields(object, "image")));
             }
             "/Service" => {
                 printer.add("Type", "", 0, |service, _| service["spec"]["type"].clone());
@@ -135,6 +139,15 @@ impl Printer {
                 printer.add("Roles", "", 0, |_, _| json!("<none>"));
                 printer.add("Age", "", 0, age);
                 printer.add("Version", "", 0, |node, _| node["status"]["nodeInfo"]["kubeletVersion"].clone());
+                printer.add("Internal-IP", "", 1, |node, _| json!(node_address(node, "InternalIP")));
+                printer.add("External-IP", "", 1, |node, _| json!(node_address(node, "ExternalIP")));
+                printer.add("OS-Image", "", 1, |node, _| or_unknown(&node["status"]["nodeInfo"]["osImage"]));
+                printer.add("Kernel-Version", "", 1, |node, _| {
+                    or_unknown(&node["status"]["nodeInfo"]["kernelVersion"])
+                });
+                printer.add("Container-Runtime", "", 1, |node, _| {
+                    or_unknown(&node["status"]["nodeInfo"]["containerRuntimeVersion"])
+                });
             }
             "/ConfigMap" => {
                 printer.add("Data", "", 0, |map, _| json!(count(&map["data"]) + count(&map["binaryData"])));
@@ -154,11 +167,12 @@ impl Printer {
                     json!(format!("{}/{}", text_of(&object["kind"]).to_lowercase(), text_of(&object["name"])))
                 });
                 printer.add("Message", "", 0, |event, _| json!(text_of(&event["message"]).trim()));
+                printer.add("Name", "name", 1, |event, _| event["metadata"]["name"].clone());
             }
             "apiextensions.k8s.io/CustomResourceDefinition" => {
                 printer.add("Created At", "", 0, |object, _| object["metadata"]["creationTimestamp"].clone());
             }
-            _ => printer.add("Age", "", 0, age),
+            _ => columns::add(&mut printer, group_kind),
         }
         printer
     }
@@ -395,6 +409,20 @@ fn endpoint_list(endpoints: &Value) -> String {
         0 => "<none>".to_owned(),
         1..=SHOWN_MAX => all.join(","),
         more => format!("{} + {} more...", all[..SHOWN_MAX].join(","), more - SHOWN_MAX),
+    }
+}
+
+fn node_address(node: &Value, kind: &str) -> String {
+    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+    let found =
+        addresses.filter(|address| address["type"] == kind).map(|address| text_of(&address["address"]));
+    found.last().unwrap_or_else(|| "<none>".to_owned())
+}
+
+fn or_unknown(value: &Value) -> Value {
+    match value.as_str() {
+        Some(text) if !text.is_empty() => value.clone(),
+        _ => json!("<unknown>"),
     }
 }
 

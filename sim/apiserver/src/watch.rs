@@ -49,7 +49,7 @@ pub(crate) struct Watch {
     /// Whether a bookmark marks the end of `initial`.
     pub marks_initial_end: bool,
     pub missed: Vec<Arc<Event>>,
-    pub events: mpsc::UnboundedReceiver<Arc<Event>>,
+    pub events: mpsc::Receiver<Arc<Event>>,
     pub bookmarks: bool,
     pub timeout: Option<Duration>,
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
 use clock::{Clock, Timestamp};
 use http::{Response, StatusCode, header};
 use rand::{Rng as _, RngExt as _};
@@ -19,8 +20,9 @@ use crate::resource::{Generation, Resource};
 use crate::server::{Admission, Call, State, answered, deleted};
 use crate::store::{Place, Stored};
 use crate::structural::Cause;
+use crate::user::User;
 use crate::view::{from_storage, to_storage};
-use crate::{custom, decode, defaults, read, validate};
+use crate::{custom, decode, defaults, disruption, read, validate};
 
 /// The letters of generated names, as the real server draws them.
 const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -34,34 +36,9 @@ struct Unknown {
     fields: Vec<String>,
 }
 
-/// The body as JSON or YAML.
+/// The request's body.
 pub(crate) fn parse(call: &Call<'_>) -> Result<Value, Failure> {
-    let text = std::str::from_utf8(call.body).map_err(|_| unreadable(call))?;
-    let value: Value = match call.content_type {
-        "application/yaml" | "application/apply-patch+yaml" => {
-            serde_saphyr::from_str(text).map_err(|error| Failure::bad_request(error.to_string()))?
-        }
-        ""
-        | "application/json"
-        | "application/strategic-merge-patch+json"
-        | "application/merge-patch+json"
-        | "application/json-patch+json"
-        | "*/*" => serde_json::from_str(text).map_err(|error| Failure::bad_request(error.to_string()))?,
-        other => {
-            return Err(Failure::new(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {other}"
-                ),
-            ));
-        }
-    };
-    Ok(value)
-}
-
-fn unreadable(call: &Call<'_>) -> Failure {
-    Failure::bad_request(format!("the body of the request is not UTF-8 ({})", call.content_type))
+    crate::body::parse(call.content_type, call.body)
 }
 
 pub(crate) fn create(
@@ -127,7 +104,9 @@ fn insert(
     }
     let time = stamp(now);
     let writer = writer(call, &time, subresource);
-    managed_fields::track_update(None, &mut object, &writer, &call.version.keys);
+    if state.tracks_managers && object["metadata"]["managedFields"].is_null() {
+        managed_fields::track_create(&mut object, &writer, &call.version.keys);
+    }
     if is_dry_run(call) {
         return Ok((Stored::new(object), unknown.fields));
     }
@@ -236,12 +215,13 @@ fn normalise(call: &Call<'_>, mut object: Value, is_patch: bool) -> Result<(Valu
     }
     if strict && !fields.is_empty() {
         let named: Vec<String> = fields.iter().map(|field| format!("unknown field {field:?}")).collect();
-        let mut failure = unhandled(format!("strict decoding error: {}", named.join(", ")));
+        let why = format!("strict decoding error: {}", named.join(", "));
         if is_patch {
-            failure.code = 422;
-            failure.reason = "Invalid".to_owned();
+            let patch = String::from_utf8_lossy(call.body);
+            let message = format!(" \"\" is invalid: patch: Invalid value: {patch:?}: {why}");
+            return Err(Failure::new(422, "Invalid", message));
         }
-        return Err(failure);
+        return Err(unhandled(why));
     }
     Ok((object, Unknown { fields }))
 }
@@ -331,7 +311,7 @@ pub(crate) fn replace(
     }
     let time = stamp(now);
     managed_fields::track_update(
-        Some(&old.value),
+        &old.value,
         &mut object,
         &writer(call, &time, subresource),
         &call.version.keys,
@@ -721,23 +701,24 @@ pub(crate) fn bind(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<R
     Ok(answered(StatusCode::CREATED, status.to_string()))
 }
 
-/// `pods/eviction`: a deletion; disruption budgets are not counted.
+/// `pods/eviction`: a deletion, unless a disruption budget has none left.
 pub(crate) fn evict(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
     let name = call.name()?;
     let place = call.place(name);
-    if state.store.get(&place).is_none() {
-        return Err(Failure::not_found(call.resource, name));
-    }
+    let pod = state.store.get(&place).cloned().ok_or_else(|| Failure::not_found(call.resource, name))?;
     let eviction = parse(call)?;
+    disruption::check(&state.store, &pod.value)?;
     let options = options(call, &eviction["deleteOptions"])?;
-    delete::delete(&mut state.store, &place, options, clock.now());
+    if !is_dry_run(call) && eviction["deleteOptions"]["dryRun"].as_array().is_none_or(Vec::is_empty) {
+        delete::delete(&mut state.store, &place, options, clock.now());
+    }
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(answered(StatusCode::CREATED, status.to_string()))
 }
 
-/// `serviceaccounts/token`: a token that names the account and is good for nothing else.
-pub(crate) fn token(state: &State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
+/// `serviceaccounts/token`: a token by which this server knows the account.
+pub(crate) fn token(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<Response<Body>, Failure> {
     let name = call.name()?;
     let place = call.place(name);
     if state.store.get(&place).is_none() {
@@ -745,11 +726,36 @@ pub(crate) fn token(state: &State, call: &Call<'_>, clock: Clock) -> Result<Resp
     }
     let mut request = parse(call)?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+    let encoded = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    // Clients look into the token's claims, so it has the form of one; its last part is what makes it unguessable.
+    let subject = format!("system:serviceaccount:{}:{name}", place.key.0);
+    let claims = json!({"iss": "https://kubernetes.default.svc", "sub": subject,
+                        "exp": clock.now().as_second() + seconds, "iat": clock.now().as_second()});
+    let mut secret = [0; 32];
+    state.token_source.fill_bytes(&mut secret);
+    let token = format!(
+        "{}.{}.{}",
+        encoded(br#"{"alg":"none"}"#),
+        encoded(claims.to_string().as_bytes()),
+        encoded(&secret)
+    );
+    state.tokens.insert(token.clone(), User::service_account(&place.key.0, name));
     request["status"] = json!({
-        "token": format!("system:serviceaccount:{}:{name}", place.key.0),
+        "token": token,
         "expirationTimestamp": stamp(clock.now() + jiff::SignedDuration::from_secs(seconds)),
     });
     Ok(answered(StatusCode::CREATED, request.to_string()))
+}
+
+/// A cluster-scoped object that exists from the start, unless somebody made one of that name.
+pub(crate) fn bootstrap(state: &mut State, collection: &str, mut object: Value, now: Timestamp) {
+    let resource = collection_resource(state, collection);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let place = Place { collection: collection.into(), key: (String::new(), name) };
+    if state.store.get(&place).is_none() {
+        prepare_new(state, &resource, false, &mut object, now);
+        state.store.put(&place, object);
+    }
 }
 
 /// A Namespace that exists from the start.

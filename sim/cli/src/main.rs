@@ -6,6 +6,8 @@ mod lint;
 mod output;
 mod run;
 mod whatif;
+#[cfg(feature = "live")]
+mod up;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,17 @@ enum Command {
     ///
     /// Exit code: 0, 1 if no policy meets the goal of --optimize, 2 if the input is unusable.
     Whatif(Box<whatif::WhatIfArguments>),
+    /// Bring a testbed up on sockets of this machine, in real time, for kubectl and other real tools.
+    ///
+    /// Runs until Ctrl-C, and leaves nothing behind.
+    #[cfg(feature = "live")]
+    Up(up::UpArguments),
+    /// Show the addresses of a running testbed.
+    #[cfg(feature = "live")]
+    Status(up::DirArguments),
+    /// End a running testbed.
+    #[cfg(feature = "live")]
+    Down(up::DirArguments),
     /// Print the JSON Schema of scenario files.
     Schema,
     /// Send load to an HTTP server: hey's flags and more (see `coalmine load -help`).
@@ -57,6 +70,12 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Whatif(arguments) => whatif::run(&arguments),
+        #[cfg(feature = "live")]
+        Command::Up(arguments) => up::up(&arguments),
+        #[cfg(feature = "live")]
+        Command::Status(arguments) => up::status(&arguments),
+        #[cfg(feature = "live")]
+        Command::Down(arguments) => up::down(&arguments),
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&testbed::scenario::schema());
             output::line(&schema.expect("a schema's keys are strings"));

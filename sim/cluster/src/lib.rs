@@ -137,6 +137,11 @@ impl Cluster {
         self.kubelet.exec(namespace, pod, container, argv).await
     }
 
+    /// The CPU figures of its pods.
+    pub fn pod_metrics(&self) -> Arc<dyn PodMetrics> {
+        Arc::new(self.kubelet.clone())
+    }
+
     /// Makes a container (the pod's first without a name) exit with `code`; the kubelet restarts it by its policy.
     /// Returns whether it was running.
     pub fn crash(&self, namespace: &str, pod: &str, container: Option<&str>, code: i32) -> bool {

@@ -28,6 +28,10 @@ const LATENCY_ACROSS: Duration = Duration::from_micros(500);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The second octet of the first cluster's pod addresses.
 const FIRST_POD_NET: u8 = 16;
+/// How many clusters a network on loopback has addresses for.
+const LOOPBACK_CLUSTERS: u8 = 16;
+/// The second octet of load balancers' addresses on loopback.
+const FIRST_BALANCER_NET: u8 = 198;
 /// The second octet of the first cluster's node addresses.
 const FIRST_NODE_NET: u8 = 18;
 
@@ -38,6 +42,8 @@ pub struct Wire(Arc<Shared>);
 struct Shared {
     clock: Clock,
     seed: Seed,
+    /// The place among the testbeds of this machine, if pods have addresses that sockets can have.
+    loopback: Option<u8>,
     state: Mutex<State>,
 }
 
@@ -143,7 +149,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wire {
     /// A network without clusters.
     pub fn new(clock: Clock, seed: Seed) -> Self {
-        Wire(Arc::new(Shared { clock, seed, state: Mutex::default() }))
+        Wire(Arc::new(Shared { clock, seed, loopback: None, state: Mutex::default() }))
+    }
+
+    /// A network without clusters whose pods and load balancers have addresses in 127.0.0.0/8, so that sockets of this
+    /// machine can stand in front of them. Networks in different places (0 to 4) have different addresses, for up to
+    /// 16 clusters each.
+    pub fn on_loopback(clock: Clock, seed: Seed, place: u8) -> Self {
+        Wire(Arc::new(Shared { clock, seed, loopback: Some(place), state: Mutex::default() }))
     }
 
     /// Adds a cluster, or finds it again.
@@ -172,7 +185,10 @@ impl Wire {
         };
         let [_, _, third, fourth] = number.to_be_bytes();
         let second = FIRST_POD_NET.wrapping_add(net.index);
-        let ip = IpAddr::V4(Ipv4Addr::new(10, second, third, fourth));
+        let ip = IpAddr::V4(match self.0.loopback {
+            None => Ipv4Addr::new(10, second, third, fourth),
+            Some(place) => Ipv4Addr::new(127, second.wrapping_add(place * LOOPBACK_CLUSTERS), third, fourth),
+        });
         self.attach(Arc::clone(&net.name), ip, Some(Arc::clone(net)), namespace, seed.stream("kube-proxy"))
     }
 
@@ -214,6 +230,9 @@ impl Wire {
     pub(crate) fn load_balancer_ip(&self) -> IpAddr {
         let mut state = self.state();
         state.balancers += 1;
+        if let Some(place) = self.0.loopback {
+            return address_of_pools(state.balancers, &[], [127, FIRST_BALANCER_NET + place]);
+        }
         address_of_pools(state.balancers, &[[198, 51, 100], [192, 0, 2]], [198, 18])
     }
 
@@ -260,6 +279,12 @@ impl Wire {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }
+}
+
+/// Whether an address is the sender's own. Pods on loopback have other parts of 127.0.0.0/8.
+fn is_localhost(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.octets()[..2] == [127, 0])
+        || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
 }
 
 fn pair(one: &str, other: &str) -> (String, String) {
@@ -417,14 +442,14 @@ impl Link {
 
     async fn dial(&self, to: SocketAddr, mut request: Request) -> Result<Response, DialError> {
         let clock = self.wire.0.clock;
-        if to.ip().is_loopback() {
+        if is_localhost(to.ip()) {
             request.extensions_mut().insert(Peer { cluster: Arc::clone(&self.end.cluster), ip: to.ip() });
             return self.end.serve(to.port(), request).await;
         }
         let (end, port) = match self.target(to) {
             Some(found) => found?,
             // An address of a pod that is gone: the node it was on says so.
-            None if matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 10) => {
+            None if matches!(to.ip(), IpAddr::V4(ip) if matches!(ip.octets()[0], 10 | 127)) => {
                 return Err(DialError::Refused(to.to_string()));
             }
             None => return Err(self.unreachable(to).await),
@@ -471,7 +496,7 @@ impl Network for PodNetwork {
                 return self.link.dial(to, request).await;
             }
             let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-            if literal.is_some_and(|ip| ip.is_loopback()) {
+            if literal.is_some_and(is_localhost) {
                 return self
                     .link
                     .dial(SocketAddr::new(literal.unwrap_or(self.local_ip()), port), request)

@@ -13,11 +13,13 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> clock lint loadgen report testbed whatif
+coalmine -> clock lint loadgen local report testbed whatif
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program
 lint -> canary crd whatif
+live -> apiserver
+local -> apiserver clock live program testbed
 mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql

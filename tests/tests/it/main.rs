@@ -1,6 +1,7 @@
 //! Tests of the workspace as a whole, in one binary: its structure and its habits.
 
 mod arrows;
+mod live;
 mod readme;
 mod scenario_docs;
 mod tidy;

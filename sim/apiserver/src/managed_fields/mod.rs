@@ -230,10 +230,15 @@ fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
+/// Gives all fields of a new object to the writer who created it.
+pub fn track_create(object: &mut Value, writer: &Writer<'_>, keys: &ListKeys) {
+    let fields = owned(object, keys.root());
+    write_entries(object, &[Entry::new(writer, "Update", fields)]);
+}
+
 /// Tracks an ordinary write (create, update, patch) of an object that has been applied before: the fields that it
 /// changed become its manager's.
-pub fn track_update(before: Option<&Value>, after: &mut Value, writer: &Writer<'_>, keys: &ListKeys) {
-    let Some(before) = before else { return };
+pub fn track_update(before: &Value, after: &mut Value, writer: &Writer<'_>, keys: &ListKeys) {
     let mut managers = entries(before);
     if managers.is_empty() {
         return;

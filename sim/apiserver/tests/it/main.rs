@@ -1,6 +1,8 @@
 //! The API server as kube clients see it.
 
 mod objects;
+mod reads;
+mod replay;
 
 use apiserver::{ApiServer, Options};
 use clock::{Clock, Seed};

@@ -14,12 +14,14 @@ mod query;
 mod record;
 mod repository;
 mod schedule;
+mod session;
 mod step;
 mod traffic;
 mod wait;
 mod workspace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use canaries::Canaries;
 use fault::ApiFaults;
 use objects::Objects;
 use record::Record;
+pub use session::{Session, SessionOptions};
 use traffic::Stream;
 use workspace::Workspace;
 
@@ -82,7 +85,9 @@ impl ApiFaultsByCluster {
 /// One run in progress.
 struct Runner<'a> {
     loaded: &'a Loaded,
-    world: World,
+    world: Arc<World>,
+    /// Workloads that `apply` steps leave out; waits are passed over then.
+    left_out: BTreeSet<String>,
     clock: Clock,
     seed: Seed,
     objects: Objects,
@@ -127,9 +132,20 @@ pub fn run(loaded: &Loaded, options: &RunOptions) -> Outcome {
             Ok(world) => world,
             Err(error) => return unusable(error),
         };
-        let runner = Runner {
+        let runner = Runner::new(loaded, world, clock, seed);
+        if let Err(error) = runner.prepare(workspace.path()) {
+            return unusable(error);
+        }
+        runner.run(options).await
+    })
+}
+
+impl<'a> Runner<'a> {
+    fn new(loaded: &'a Loaded, world: World, clock: Clock, seed: Seed) -> Self {
+        Runner {
             loaded,
-            world,
+            world: Arc::new(world),
+            left_out: BTreeSet::new(),
             clock,
             seed,
             objects: Objects::default(),
@@ -137,20 +153,14 @@ pub fn run(loaded: &Loaded, options: &RunOptions) -> Outcome {
             record: Arc::default(),
             streams: Mutex::default(),
             marks: Mutex::default(),
-        };
-        if let Err(error) = runner.prepare(&workspace) {
-            return unusable(error);
         }
-        runner.run(options).await
-    })
-}
+    }
 
-impl Runner<'_> {
-    fn prepare(&self, workspace: &Workspace) -> Result<(), String> {
+    fn prepare(&self, workspace: &Path) -> Result<(), String> {
         for (image, behaviour) in &self.loaded.scenario.spec.images {
             self.world.set_behaviour(image, behaviour)?;
         }
-        repository::create(self.loaded, &self.world, workspace.path(), self.clock.now())
+        repository::create(self.loaded, &self.world, workspace, self.clock.now())
     }
 
     async fn run(self, options: &RunOptions) -> Outcome {
@@ -376,7 +386,7 @@ fn world_spec(loaded: &Loaded) -> WorldSpec {
         },
         proxy: mesh.proxy.clone(),
     });
-    WorldSpec { clusters: clusters.collect(), mesh }
+    WorldSpec { clusters: clusters.collect(), mesh, loopback: None }
 }
 
 /// The version that answered: the tag of the answering container's image.

@@ -45,7 +45,7 @@ impl Runner<'_> {
                 let source = apply.kustomize.as_ref().or(apply.folder.as_ref()).or(apply.file.as_ref());
                 let what = source.map_or_else(|| format!("{} objects", objects.len()), Clone::clone);
                 self.say(step, format!("{what} to {cluster}"));
-                for object in objects {
+                for object in objects.iter().filter(|object| !self.leaves_out(object)) {
                     let namespace = apply.namespace.as_deref();
                     self.objects.apply(&self.world, cluster, namespace, object).await.map_err(unusable)?;
                 }
@@ -62,7 +62,7 @@ impl Runner<'_> {
             let found = self.current(assert).await.map_err(unusable)?;
             check::object(assert, found.as_ref()).map_err(StepError::Unmet)?;
         }
-        if let Some(wait) = &step.wait {
+        if let Some(wait) = step.wait.as_ref().filter(|_| self.left_out.is_empty()) {
             self.say(step, super::wish(wait));
             self.wait(wait).await?;
         }
@@ -96,6 +96,13 @@ impl Runner<'_> {
             self.request(step, request).await?;
         }
         Ok(())
+    }
+
+    /// Whether an object is a workload that somebody wants to run elsewhere.
+    fn leaves_out(&self, object: &Value) -> bool {
+        let is_workload =
+            matches!(object["kind"].as_str(), Some("Deployment" | "DaemonSet" | "StatefulSet" | "Pod"));
+        is_workload && object["metadata"]["name"].as_str().is_some_and(|name| self.left_out.contains(name))
     }
 
     /// Writes into the timeline what a step does.

@@ -3,11 +3,12 @@
 mod apis;
 mod client_pods;
 mod images;
+mod pod_hooks;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use apiserver::{Admission, ApiServer, PodLogs};
+use apiserver::{Admission, ApiServer};
 use clock::{Clock, Seed};
 use cluster::{Cluster, Node, Wire};
 use fixtures::{Behaviour, Behaviours};
@@ -19,11 +20,12 @@ use mesh::{ControlPlane, Injection};
 use program::{Network, Tasks};
 use serde_json::Value;
 
-use crate::timeline::{Event, Timeline};
+use crate::timeline::Timeline;
 use apis::Servers;
 use client_pods::ClientPods;
 use images::Images;
 pub(crate) use images::repository;
+use pod_hooks::{ClusterLogs, Usage};
 
 pub use apis::server_url;
 pub use mesh::Telemetry;
@@ -35,6 +37,9 @@ pub struct WorldSpec {
     pub clusters: Vec<ClusterSpec>,
     /// The mesh, if there is one.
     pub mesh: Option<MeshSpec>,
+    /// The place (0 to 4) among the testbeds of this machine, if addresses are to be in 127.0.0.0/8, so that sockets
+    /// can stand in front of pods.
+    pub loopback: Option<u8>,
 }
 
 /// A cluster.
@@ -101,16 +106,23 @@ impl World {
     pub async fn start(spec: &WorldSpec, clock: Clock, seed: Seed) -> Result<World, String> {
         let tasks = Tasks::default();
         let timeline = Timeline::default();
-        let wire = Wire::new(clock, seed.child("network"));
+        let network = seed.child("network");
+        let wire = match spec.loopback {
+            Some(place) => Wire::on_loopback(clock, network, place),
+            None => Wire::new(clock, network),
+        };
         let server = |(index, cluster): (usize, &ClusterSpec)| {
             let index = u8::try_from(index).map_err(|_| "a run has at most 100 clusters".to_owned())?;
             let server = ApiServer::new(apiserver::Options {
                 name: cluster.name.clone(),
                 clock,
                 seed: seed.child(&cluster.name).child("api"),
-                service_cidr: [10, FIRST_SERVICE_NET + index.min(99)],
+                service_cidr: match spec.loopback {
+                    None => [10, FIRST_SERVICE_NET + index.min(99)],
+                    Some(place) => [127, FIRST_SERVICE_NET + (place * 16) + index.min(15)],
+                },
             });
-            let logs = ClusterLogs { cluster: cluster.name.clone(), timeline: timeline.clone() };
+            let logs = ClusterLogs { cluster: cluster.name.clone(), timeline: timeline.clone(), clock };
             server.set_pod_logs(Arc::new(logs));
             Ok::<_, String>((cluster.name.clone(), server))
         };
@@ -171,6 +183,9 @@ impl World {
                 nodes: (1..=cluster.nodes).map(node).collect(),
             });
             let started = started.await.map_err(|error| format!("cluster {}: {error}", cluster.name))?;
+            if let Some(server) = servers.get(&cluster.name) {
+                server.set_metrics(Arc::new(Usage(started.pod_metrics())));
+            }
             clusters.push((cluster.name.clone(), started));
         }
         Ok(World { servers, clusters, images, wire, remotes, timeline, clock, tasks })
@@ -278,6 +293,21 @@ impl World {
         Err(format!("{container} of pod {namespace}/{pod} in {cluster} is not running"))
     }
 
+    /// Runs a command in a pod's container, the first unless one is named, as `kubectl exec` does.
+    ///
+    /// # Errors
+    /// A sentence if there is no such container, or it does not run.
+    pub async fn exec(
+        &self,
+        cluster: &str,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+        command: Vec<String>,
+    ) -> Result<program::ExecOutput, String> {
+        self.running(cluster)?.exec(namespace, pod, container, command).await
+    }
+
     fn running(&self, name: &str) -> Result<&Cluster, String> {
         let found = self.clusters.iter().find(|(cluster, _)| cluster == name).map(|(_, cluster)| cluster);
         found.ok_or_else(|| {
@@ -313,37 +343,6 @@ impl Admission for Injector {
             self.0.inject(object, labels);
         }
         Ok(())
-    }
-}
-
-/// `pods/log` of one cluster, out of the timeline.
-struct ClusterLogs {
-    cluster: String,
-    timeline: Timeline,
-}
-
-impl PodLogs for ClusterLogs {
-    fn read(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: Option<&str>,
-        tail: Option<usize>,
-    ) -> Result<String, String> {
-        let entries = self.timeline.entries();
-        let lines = entries.iter().filter_map(|entry| match &entry.event {
-            Event::Line { source, text } => {
-                let is_meant = source.cluster == self.cluster
-                    && source.namespace == namespace
-                    && source.pod == pod
-                    && container.is_none_or(|container| container == source.container);
-                is_meant.then_some(text.as_str())
-            }
-            _ => None,
-        });
-        let lines: Vec<&str> = lines.collect();
-        let from = tail.map_or(0, |tail| lines.len().saturating_sub(tail));
-        Ok(lines[from..].iter().flat_map(|line| [*line, "\n"]).collect())
     }
 }
 
