@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use canary::{
     Alert, Check as Asked, Kind, Measure, Message, Port, Query, QueryError, Rollout, Routes, Scale, Server,
-    Settings, Severity, StatusChange, Subject, What, advance,
+    Settings, Severity, StatusChange, Subject, What, Workload, advance,
 };
 use crd::{CanaryStatus, CanaryWebhook, HookType, MetricTemplate, Phase};
 use jiff::Timestamp;
@@ -225,6 +225,7 @@ impl<O: Oracle> Desk<'_, O> {
         let ready = answer == Answer::Yes;
         let late = answer == Answer::TooLate;
         Rollout {
+            workload: Workload::default(),
             name,
             generation: 1,
             observed_generation: 1,
@@ -362,14 +363,17 @@ impl<O: Oracle> Port for Desk<'_, O> {
         self.oracle.hear(message.kind(), message);
         let failure = match message.what {
             What::SuccessRate(..) | What::Duration(..) | What::Value(..) => Some(Failure::Bound),
-            What::NoValues(_) | What::NoCustomValues(_) | What::NoInlineValues(_) => Some(Failure::NoValues),
+            What::NoValues(..) | What::NoCustomValues(..) | What::NoInlineValues(_) => {
+                Some(Failure::NoValues)
+            }
             What::QueryFailed(_)
             | What::InlineQueryFailed(..)
             | What::TemplateQueryFailed(..)
             | What::NoUsableMetric
             | What::TemplateMissing(..)
             | What::TemplateSecret(..)
-            | What::TemplateProvider(..) => Some(Failure::Query),
+            | What::TemplateProvider(..)
+            | What::TemplateUnrendered(..) => Some(Failure::Query),
             What::CheckFailed(..) | What::PreRolloutFailed(..) => Some(Failure::Webhook),
             What::ThresholdReached(_) => {
                 self.effects.rolled_back = Some(Reason::Threshold);
