@@ -414,9 +414,9 @@ fn endpoint_list(endpoints: &Value) -> String {
 
 fn node_address(node: &Value, kind: &str) -> String {
     let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
-    let found =
+    let mut found =
         addresses.filter(|address| address["type"] == kind).map(|address| text_of(&address["address"]));
-    found.last().unwrap_or_else(|| "<none>".to_owned())
+    found.next_back().unwrap_or_else(|| "<none>".to_owned())
 }
 
 fn or_unknown(value: &Value) -> Value {

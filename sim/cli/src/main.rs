@@ -5,9 +5,9 @@ mod full;
 mod lint;
 mod output;
 mod run;
-mod whatif;
 #[cfg(feature = "live")]
 mod up;
+mod whatif;
 
 use std::process::ExitCode;
 

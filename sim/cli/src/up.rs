@@ -133,7 +133,8 @@ fn load(file: Option<&Path>) -> Result<(Loaded, Option<Unpacked>), Vec<String>> 
         }
         None => {
             let unpacked = Unpacked::create().map_err(one)?;
-            let loaded = Loaded::read_testbed(&unpacked.0.join("scenarios/testbeds/article.yaml")).map_err(problems)?;
+            let loaded = Loaded::read_testbed(&unpacked.0.join("scenarios/testbeds/article.yaml"))
+                .map_err(problems)?;
             Ok((loaded, Some(unpacked)))
         }
     }

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         token: None,
     };
     std::fs::write(&file, kubeconfig(&[context]))?;
-    println!("{} is at {}; its kubeconfig is {file}", "demo", serving.url());
+    println!("demo is at {}; its kubeconfig is {file}", serving.url());
     std::future::pending::<()>().await;
     Ok(())
 }

@@ -110,24 +110,30 @@ pub struct Config {
     pub workloads: BTreeMap<IpAddr, Arc<Workload>>,
 }
 
+/// What all clusters' Services of one name come to.
+#[derive(Default)]
+struct Merged {
+    ports: BTreeMap<u16, Vec<Endpoint>>,
+    addresses: BTreeSet<IpAddr>,
+}
+
 impl Config {
     /// Builds a snapshot.
     pub fn build(sources: Sources) -> Config {
         let mut config = Config { gateways: sources.gateways, ..Config::default() };
-        let mut merged: BTreeMap<(String, String), (BTreeMap<u16, Vec<Endpoint>>, BTreeSet<IpAddr>)> =
-            BTreeMap::new();
+        let mut merged: BTreeMap<(String, String), Merged> = BTreeMap::new();
         for service in &sources.services {
             let entry = merged.entry((service.namespace.clone(), service.name.clone())).or_default();
-            entry.1.extend(service.cluster_ip);
+            entry.addresses.extend(service.cluster_ip);
             for port in &service.ports {
-                let endpoints = entry.0.entry(port.port).or_default();
+                let endpoints = entry.ports.entry(port.port).or_default();
                 endpoints.extend(port.endpoints.iter().map(|address| Endpoint {
                     address: *address,
                     workload: sources.workloads.get(&address.ip()).cloned().unwrap_or_else(Workload::unknown),
                 }));
             }
         }
-        for ((namespace, name), (ports, addresses)) in merged {
+        for ((namespace, name), Merged { ports, addresses }) in merged {
             let host = format!("{name}.{namespace}{SUFFIX}");
             let service = Arc::new(Service {
                 rule: rule_of(&host, &sources.destination_rules),

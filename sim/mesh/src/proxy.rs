@@ -92,7 +92,7 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     } else {
         context.network.capture(envoy.clone());
     }
-    for taken in listening.iter().filter_map(|result| result.as_ref().err()) {
+    if let Some(taken) = listening.iter().find_map(|result| result.as_ref().err()) {
         context.log.print(&format!("critical envoy main: error initializing: {taken}"));
         return ExitCode::FAILURE;
     }
@@ -101,6 +101,9 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     context.clock.sleep(DRAIN).await;
     ExitCode::SUCCESS
 }
+
+/// How often it was whose turn, by service, port and subset.
+type Turns = BTreeMap<(Arc<str>, u16, String), usize>;
 
 struct Envoy {
     context: Context,
@@ -111,7 +114,7 @@ struct Envoy {
     /// Ports to which the pod's requests go past the proxy.
     excluded_outbound: BTreeSet<u16>,
     /// Whose turn it is, by service, port and subset.
-    turns: Mutex<BTreeMap<(Arc<str>, u16, String), usize>>,
+    turns: Mutex<Turns>,
 }
 
 struct Stats(Arc<Envoy>);
