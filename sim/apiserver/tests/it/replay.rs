@@ -73,7 +73,8 @@ impl Watching {
 
     /// Takes in everything that has been sent.
     fn catch_up(&mut self) {
-        while let Some(Some(line)) = self.stream.next().now_or_never() {
+        // Without tokio's budget, which would call a stream empty that is not.
+        while let Some(Some(line)) = tokio::task::unconstrained(self.stream.next()).now_or_never() {
             let event: Value = serde_json::from_slice(&line).unwrap();
             let object = event["object"].clone();
             let name = object["metadata"]["name"].as_str().unwrap().to_owned();
