@@ -62,8 +62,8 @@ impl Apis {
         folder.write("kubeconfig", &kubeconfig(&all))?;
         folder.write("ca.crt", &authority_pem)?;
         for context in &all {
-            let file =
-                folder.write(&format!("{}.kubeconfig", context.name), &kubeconfig(&[context.clone()]))?;
+            let file = folder
+                .write(&format!("{}.kubeconfig", context.name), &kubeconfig(std::slice::from_ref(context)))?;
             clusters.push(Cluster {
                 name: context.name.to_owned(),
                 server: context.server.clone(),

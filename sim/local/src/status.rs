@@ -110,10 +110,13 @@ pub struct State {
     pub problems: Vec<String>,
 }
 
+/// Writes a text where the page is kept.
+type Write = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// The page, and the file beside it.
 pub(crate) struct StatusPage {
     state: Mutex<State>,
-    write: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    write: Write,
     world: Arc<World>,
     stopping: Arc<Notify>,
 }

@@ -272,13 +272,11 @@ impl<'a> Runner<'a> {
             if own != "*" && !repositories.contains(&own) {
                 let near = suggestion(own, repositories.iter().copied());
                 let error = StepError::Unusable(format!("no container ran the image {image}{near}"));
-                let is_own = self.loaded.testbed.as_ref().is_none_or(|testbed| {
-                    !testbed.scenario.spec.images.get(image).is_some_and(|theirs| theirs.at == behaviour.at)
-                });
-                let source = match &self.loaded.testbed {
-                    Some(testbed) if !is_own => testbed,
-                    _ => self.loaded,
+                let is_theirs = |testbed: &&Loaded| {
+                    let theirs = testbed.scenario.spec.images.get(image);
+                    theirs.is_some_and(|theirs| theirs.at == behaviour.at)
                 };
+                let source = self.loaded.testbed.as_deref().filter(is_theirs).unwrap_or(self.loaded);
                 return Some(failure(source, behaviour.at, "images", error));
             }
         }

@@ -177,12 +177,7 @@ impl Shared {
             Ok(Ok(response)) => {
                 let latency = latency(&response);
                 let version = super::version_of(&response);
-                self.record.add(
-                    self.index,
-                    now,
-                    latency,
-                    Ok((response.status().as_u16(), version.as_deref())),
-                );
+                self.record.add(self.index, now, latency, Ok((response.status().as_u16(), version)));
                 latency
             }
             Ok(Err(error)) => {

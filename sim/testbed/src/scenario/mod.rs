@@ -44,8 +44,8 @@ pub fn schema() -> serde_json::Value {
     #[schemars(untagged, title = "Coalmine")]
     #[expect(dead_code, reason = "only its schema is used")]
     enum Document {
-        Scenario(Scenario),
-        Testbed(Testbed),
+        Scenario(Box<Scenario>),
+        Testbed(Box<Testbed>),
     }
     schemars::schema_for!(Document).to_value()
 }
