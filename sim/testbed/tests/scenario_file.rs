@@ -130,7 +130,7 @@ fn files_and_changes_are_tried_before_the_run() {
 #[test]
 fn the_schema_names_every_field() {
     let schema = schema();
-    assert_eq!(schema["title"], "Scenario");
+    assert_eq!(schema["title"], "Coalmine");
     let step = &schema["$defs"]["Step"]["properties"];
     for field in ["at", "apply", "wait", "git", "fault", "request"] {
         assert!(step[field].is_object(), "{field} is missing in {step}");

@@ -1,6 +1,6 @@
 //! Request bodies in protobuf: what client-go's typed clients send for built-in kinds.
 //!
-//! Answers are always JSON, which the same clients take. The messages are those of `kubernetes.proto` beside this file.
+//! Answers are always JSON, which the same clients take. The messages are those of `kinds.proto` beside this file.
 
 mod decode;
 pub(crate) mod schema;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use schema::Schema;
 
 /// The media type of such bodies.
-pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.kinds.protobuf";
 
 /// What every body starts with; `runtime.Unknown` follows.
 const MAGIC: &[u8] = b"k8s\0";

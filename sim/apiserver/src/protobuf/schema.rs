@@ -1,9 +1,9 @@
-//! The messages of the built-in kinds, read from `kubernetes.proto` on first use.
+//! The messages of the built-in kinds, read from `kinds.proto` on first use.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-const FILE: &str = include_str!("kubernetes.proto");
+const FILE: &str = include_str!("kinds.proto");
 
 /// A field's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn every_type_that_a_field_names_exists() {
         let schema = Schema::kubernetes();
-        assert!(schema.messages.len() > 500, "{} messages", schema.messages.len());
+        assert!(schema.messages.len() > 20, "{} messages", schema.messages.len());
         let mut fields = 0;
         for (name, message) in &schema.messages {
             for field in message.fields.values() {
@@ -141,7 +141,7 @@ mod tests {
                 }
             }
         }
-        assert!(fields > 2000, "{fields} fields");
+        assert!(fields > 80, "{fields} fields");
         assert!(!FILE.contains("reserved "), "reserved lines would be read as fields");
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use program::Termination;
 
 /// Images by node. Two pods that need the same image at the same time wait for one pull.
 #[derive(Default)]
 pub(super) struct Images {
     present: Mutex<BTreeSet<(String, String)>>,
-    pulling: Mutex<BTreeMap<(String, String), watch::Receiver<()>>>,
+    pulling: Mutex<BTreeMap<(String, String), Termination>>,
 }
 
 /// What a container that needs an image has to do.
@@ -17,18 +17,19 @@ pub(super) enum Pull {
     /// Nothing: the node has it.
     Present,
     /// Wait until another pull of it ends.
-    Wait(watch::Receiver<()>),
+    Wait(Termination),
     /// Pull it, then drop the guard. An image that is there already takes only a look.
     Start { guard: PullGuard, is_present: bool },
     /// Wait for somebody else to bring it: the pod must not pull.
     Forbidden,
 }
 
-/// A pull in progress; whoever waits goes on when it is dropped.
+/// A pull in progress; whoever waits goes on when it is dropped, in the order of waiting. (`tokio::sync::watch` would wake
+/// them in a random order.)
 pub(super) struct PullGuard {
     images: Arc<super::Shared>,
     key: (String, String),
-    _waiting: watch::Sender<()>,
+    over: Termination,
 }
 
 impl PullGuard {
@@ -41,6 +42,7 @@ impl PullGuard {
 impl Drop for PullGuard {
     fn drop(&mut self) {
         self.images.images.pulling.lock().expect("no holder of this lock panics").remove(&self.key);
+        self.over.request();
     }
 }
 
@@ -59,7 +61,7 @@ pub(super) fn want(shared: &Arc<super::Shared>, node: &str, image: &str, policy:
     if let Some(waiting) = pulling.get(&key) {
         return Pull::Wait(waiting.clone());
     }
-    let (sender, receiver) = watch::channel(());
-    pulling.insert(key.clone(), receiver);
-    Pull::Start { guard: PullGuard { images: Arc::clone(shared), key, _waiting: sender }, is_present }
+    let over = Termination::default();
+    pulling.insert(key.clone(), over.clone());
+    Pull::Start { guard: PullGuard { images: Arc::clone(shared), key, over }, is_present }
 }

@@ -75,10 +75,8 @@ async fn pull(pod: &Arc<PodTask>, container: &Container, gate: &Gate) -> Main {
                 pod.event(name, false, "Pulled", message);
                 return found.main;
             }
-            Pull::Wait(mut pulled) => {
-                // Ends when the pull does, whichever way.
-                let _ = pulled.changed().await;
-            }
+            // Ends when the pull does, whichever way.
+            Pull::Wait(pulled) => pulled.requested().await,
             Pull::Forbidden => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
                 pod.event(name, true, "ErrImageNeverPull", message.clone());

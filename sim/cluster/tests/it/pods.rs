@@ -184,8 +184,8 @@ fn a_pod_is_ready_when_its_first_probe_after_the_delay_says_so() {
                 .unwrap();
         let ready: clock::Timestamp =
             condition(&pod, "Ready")["lastTransitionTime"].as_str().unwrap().parse().unwrap();
-        // The pod came at 0 s, its container started at 3 s: the delay is over at 8 s, the kubelet looks at 10 s.
-        assert_eq!(ready.duration_since(started).as_secs(), 7);
+        // The pod came at 0 s, its container started at 4 s: the delay is over at 9 s, the kubelet looks at 10 s.
+        assert_eq!(ready.duration_since(started).as_secs(), 6);
         let lines = world.logs.lines(|source| source.pod == "p");
         assert_eq!(lines[0].1, "args [\"--greet=hello $(HOSTNAME)\"] greeting Some(\"hello $(HOSTNAME)\")");
         let events = world.events().await;
