@@ -274,15 +274,14 @@ mod tests {
 
     #[test]
     fn zeros_of_values_go_and_zeros_of_pointers_stay() {
-        let metadata = [nested(1, b"web"), nested(2, b""), nested(8, b"")].concat();
-        // replicas: 0 (a pointer), minReadySeconds: 0 and paused: false (values).
-        let spec = [key(1, 0), 0, key(5, 0), 0, key(7, 0), 0];
-        let raw = [nested(1, &metadata), nested(2, &spec)].concat();
-        let found = super::super::object(&body("apps/v1", "Deployment", &raw)).unwrap();
+        // generateName: "", generation: 0 and creationTimestamp: {} are values, immutable: false is a pointer.
+        let number = [key(7, 0), 0];
+        let metadata = [nested(1, b"web"), nested(2, b""), number.to_vec(), nested(8, b"")].concat();
+        let raw = [nested(1, &metadata), vec![key(4, 0), 0]].concat();
+        let found = super::super::object(&body("v1", "ConfigMap", &raw)).unwrap();
         assert_eq!(
             found,
-            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-                   "spec": {"replicas": 0}})
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}, "immutable": false})
         );
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use schema::Schema;
 
 /// The media type of such bodies.
-pub(crate) const MEDIA_TYPE: &str = "application/vnd.kinds.protobuf";
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// What every body starts with; `runtime.Unknown` follows.
 const MAGIC: &[u8] = b"k8s\0";
