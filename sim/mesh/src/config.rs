@@ -4,6 +4,7 @@
 //! Pure: a snapshot is built from objects and never changes. Names follow Istio: in a rule, a host without a dot is a
 //! service of the rule's own namespace, one with a dot is literal.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -61,10 +62,13 @@ pub struct Service {
     /// The Service's namespace.
     pub namespace: Arc<str>,
     /// Endpoints by the Service's port.
-    pub ports: BTreeMap<u16, Vec<Endpoint>>,
+    pub ports: Ports,
     /// Subsets and policy.
     pub rule: Option<Rule>,
 }
+
+/// Endpoints by port.
+pub type Ports = BTreeMap<u16, Arc<[Endpoint]>>;
 
 /// A place where a service is served.
 #[derive(Clone, Debug)]
@@ -79,9 +83,18 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// The policy of the oldest rule that has one.
-    pub policy: Option<TrafficPolicy>,
-    /// Labels and policy by subset.
-    pub subsets: BTreeMap<String, (BTreeMap<String, String>, Option<TrafficPolicy>)>,
+    pub policy: Option<Arc<TrafficPolicy>>,
+    /// Subsets by name.
+    pub subsets: BTreeMap<String, Subset>,
+}
+
+/// Some of a service's endpoints, by label.
+#[derive(Clone, Debug)]
+pub struct Subset {
+    /// Its endpoints by the Service's port.
+    pub ports: Ports,
+    /// Its own policy.
+    pub policy: Option<Arc<TrafficPolicy>>,
 }
 
 /// A VirtualService with its names resolved.
@@ -98,12 +111,13 @@ pub struct Rules {
 /// The configuration at one moment.
 #[derive(Debug, Default)]
 pub struct Config {
-    services: BTreeMap<(String, String), Arc<Service>>,
+    /// By namespace and name.
+    services: BTreeMap<String, BTreeMap<String, Arc<Service>>>,
     by_address: BTreeMap<IpAddr, Arc<Service>>,
     /// VirtualServices, oldest first.
     pub rules: Vec<Rules>,
-    /// Gateways, oldest first.
-    pub gateways: Vec<Arc<Gateway>>,
+    /// Gateways with their `NAMESPACE/NAME`, oldest first.
+    pub gateways: Vec<(String, Arc<Gateway>)>,
     /// The service and its port behind a pod's address and port.
     inbound: BTreeMap<SocketAddr, (Arc<Service>, u16)>,
     /// Pods by address.
@@ -120,7 +134,12 @@ struct Merged {
 impl Config {
     /// Builds a snapshot.
     pub fn build(sources: Sources) -> Config {
-        let mut config = Config { gateways: sources.gateways, ..Config::default() };
+        let gateways = sources.gateways.into_iter().map(|gateway| {
+            let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
+            let name = gateway.metadata.name.as_deref().unwrap_or_default();
+            (format!("{namespace}/{name}"), gateway)
+        });
+        let mut config = Config { gateways: gateways.collect(), ..Config::default() };
         let mut merged: BTreeMap<(String, String), Merged> = BTreeMap::new();
         for service in &sources.services {
             let entry = merged.entry((service.namespace.clone(), service.name.clone())).or_default();
@@ -135,21 +154,22 @@ impl Config {
         }
         for ((namespace, name), Merged { ports, addresses }) in merged {
             let host = format!("{name}.{namespace}{SUFFIX}");
+            let ports = ports.into_iter().map(|(port, endpoints)| (port, endpoints.into())).collect();
             let service = Arc::new(Service {
-                rule: rule_of(&host, &sources.destination_rules),
+                rule: rule_of(&host, &ports, &sources.destination_rules),
                 host: host.into(),
                 name: name.as_str().into(),
                 namespace: namespace.as_str().into(),
                 ports,
             });
             for (port, endpoints) in &service.ports {
-                for endpoint in endpoints {
+                for endpoint in endpoints.iter() {
                     // Several Services may share a pod's port: the first by name answers for it.
                     config.inbound.entry(endpoint.address).or_insert_with(|| (Arc::clone(&service), *port));
                 }
             }
             config.by_address.extend(addresses.into_iter().map(|address| (address, Arc::clone(&service))));
-            config.services.insert((namespace, name), service);
+            config.services.entry(namespace).or_default().insert(name, service);
         }
         config.rules = sources.virtual_services.into_iter().map(rules).collect();
         config.workloads = sources.workloads;
@@ -167,13 +187,13 @@ impl Config {
             None => return None,
             Some(parts) => parts,
         };
-        self.services.get(&(namespace.to_owned(), name.to_owned()))
+        self.services.get(namespace)?.get(name)
     }
 
     /// The service of a full host name, as rules name it.
     pub fn by_host(&self, host: &str) -> Option<&Arc<Service>> {
         let (name, namespace) = host.strip_suffix(SUFFIX)?.split_once('.')?;
-        self.services.get(&(namespace.to_owned(), name.to_owned()))
+        self.services.get(namespace)?.get(name)
     }
 
     /// The service and its port that a pod's address and port belong to.
@@ -184,7 +204,7 @@ impl Config {
 
 fn rules(object: Arc<VirtualService>) -> Rules {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    let hosts = object.spec.hosts.iter().map(|host| full_host(host, &namespace)).collect();
+    let hosts = object.spec.hosts.iter().map(|host| full_host(host, &namespace).into_owned()).collect();
     let mut gateways: Vec<String> =
         object.spec.gateways.iter().map(|gateway| gateway_key(gateway, &namespace)).collect();
     if gateways.is_empty() {
@@ -194,8 +214,8 @@ fn rules(object: Arc<VirtualService>) -> Rules {
 }
 
 /// A host of a rule in `namespace` as a full name.
-pub fn full_host(host: &str, namespace: &str) -> String {
-    if host.contains('.') || host == "*" { host.to_owned() } else { format!("{host}.{namespace}{SUFFIX}") }
+pub fn full_host<'a>(host: &'a str, namespace: &str) -> Cow<'a, str> {
+    if host.contains('.') || host == "*" { host.into() } else { format!("{host}.{namespace}{SUFFIX}").into() }
 }
 
 /// `NAMESPACE/NAME` of a gateway as a rule in `namespace` names it; `mesh` stays.
@@ -213,7 +233,8 @@ pub fn gateway_key(gateway: &str, namespace: &str) -> String {
     }
 }
 
-fn rule_of(host: &str, rules: &[Arc<DestinationRule>]) -> Option<Rule> {
+fn rule_of(host: &str, ports: &Ports, rules: &[Arc<DestinationRule>]) -> Option<Rule> {
+    let shared = |policy: &Option<TrafficPolicy>| policy.clone().map(Arc::new);
     let mut merged: Option<Rule> = None;
     for object in rules {
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
@@ -222,11 +243,18 @@ fn rule_of(host: &str, rules: &[Arc<DestinationRule>]) -> Option<Rule> {
         }
         let rule = merged.get_or_insert_default();
         if rule.policy.is_none() {
-            rule.policy.clone_from(&object.spec.traffic_policy);
+            rule.policy = shared(&object.spec.traffic_policy);
         }
         for subset in &object.spec.subsets {
-            let entry = (subset.labels.clone(), subset.traffic_policy.clone());
-            rule.subsets.entry(subset.name.clone()).or_insert(entry);
+            let has = |endpoint: &&Endpoint| {
+                subset.labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
+            };
+            let of_port =
+                |(port, all): (&u16, &Arc<[Endpoint]>)| (*port, all.iter().filter(has).cloned().collect());
+            rule.subsets.entry(subset.name.clone()).or_insert_with(|| Subset {
+                ports: ports.iter().map(of_port).collect(),
+                policy: shared(&subset.traffic_policy),
+            });
         }
     }
     merged

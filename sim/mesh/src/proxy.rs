@@ -176,11 +176,7 @@ impl Envoy {
             return self.context.network.dial(SocketAddr::new(address, port), request).await;
         }
         let config = self.control_plane.config();
-        let caller = Caller {
-            gateways: Vec::new(),
-            namespace: self.workload.namespace.clone(),
-            labels: self.workload.labels.clone(),
-        };
+        let caller = self.caller(Vec::new());
         let host = authority(&request).unwrap_or(dialled);
         let decision = self.decide(&config, &caller, &host, port, &request);
         self.carry_out(decision, request, Some(SocketAddr::new(address, port))).await
@@ -194,18 +190,16 @@ impl Envoy {
         let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
         let host =
             authority(&request).or_else(|| request.uri().host().map(str::to_owned)).unwrap_or_default();
-        let servers = config.gateways.iter().filter(|gateway| self.is_selected(gateway));
+        let servers = config.gateways.iter().filter(|(_, gateway)| self.is_selected(gateway));
         let mut listens = false;
         let mut gateways = Vec::new();
-        for gateway in servers {
+        for (key, gateway) in servers {
             for server in &gateway.spec.servers {
                 let on_port = server.port.number == u32::from(outer);
                 listens |= on_port;
                 let hosts = server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or_default());
                 if on_port && hosts.into_iter().any(|pattern| host_fit(pattern, &host).is_some()) {
-                    let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
-                    let name = gateway.metadata.name.as_deref().unwrap_or_default();
-                    gateways.push(format!("{namespace}/{name}"));
+                    gateways.push(key.as_str());
                     break;
                 }
             }
@@ -213,8 +207,7 @@ impl Envoy {
         if !listens {
             return Err(DialError::Refused(here.to_string()));
         }
-        let namespace = self.workload.namespace.clone();
-        let caller = Caller { gateways, namespace, labels: self.workload.labels.clone() };
+        let caller = self.caller(gateways);
         let decision = if caller.gateways.is_empty() {
             Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None }
         } else {
@@ -223,12 +216,24 @@ impl Envoy {
         self.carry_out(decision, request, None).await
     }
 
+    /// This proxy as one that routes, for requests that came in by these gateways.
+    fn caller<'a>(&'a self, gateways: Vec<&'a str>) -> Caller<'a> {
+        Caller { gateways, namespace: &self.workload.namespace, labels: &self.workload.labels }
+    }
+
     fn is_selected(&self, gateway: &Gateway) -> bool {
         let labels = &self.workload.labels;
         gateway.spec.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
-    fn decide(&self, config: &Config, caller: &Caller, host: &str, port: u16, request: &Request) -> Decision {
+    fn decide(
+        &self,
+        config: &Config,
+        caller: &Caller<'_>,
+        host: &str,
+        port: u16,
+        request: &Request,
+    ) -> Decision {
         let asked = Asked {
             host,
             port,
@@ -376,7 +381,7 @@ impl Envoy {
             copy.extensions_mut().insert(PeerProxy {
                 workload: Arc::clone(&self.workload),
                 service: Arc::clone(&forward.service),
-                mutual_tls: is_mutual_tls(forward.policy.as_ref()),
+                mutual_tls: is_mutual_tls(forward.policy.as_deref()),
             });
             let dialled = self.context.network.dial(endpoint.address, copy);
             let answered = match forward.retries.per_try {
@@ -426,10 +431,9 @@ impl Envoy {
 
     fn mirror(&self, forward: &Forward, request: &Request) {
         let Some((service, port)) = &forward.mirror else { return };
-        let endpoints = service.ports.get(port).cloned().unwrap_or_default();
-        if endpoints.is_empty() {
+        let Some(endpoints) = service.ports.get(port).filter(|endpoints| !endpoints.is_empty()) else {
             return;
-        }
+        };
         let index =
             self.random.lock().expect("no holder of this lock panics").random_range(0..endpoints.len());
         let mut copy = copy(request);

@@ -13,14 +13,14 @@ use regex::Regex;
 use crate::config::{Config, Endpoint, Service, full_host, gateway_key, host_fit};
 
 /// Who routes.
-#[derive(Clone, Debug, Default)]
-pub struct Caller {
+#[derive(Clone, Debug)]
+pub struct Caller<'a> {
     /// `NAMESPACE/NAME` of the gateways that the request came in by; empty for a sidecar.
-    pub gateways: Vec<String>,
+    pub gateways: Vec<&'a str>,
     /// The pod's namespace.
-    pub namespace: String,
+    pub namespace: &'a str,
     /// The pod's labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// What routing looks at in a request.
@@ -77,9 +77,9 @@ pub struct Forward {
     /// The subset, if one was named.
     pub subset: String,
     /// Endpoints to choose from.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Arc<[Endpoint]>,
     /// The policy that applies.
-    pub policy: Option<TrafficPolicy>,
+    pub policy: Option<Arc<TrafficPolicy>>,
     /// The new path and host.
     pub rewrite: Option<(Option<String>, Option<String>)>,
     /// Header changes, of the rule first.
@@ -117,9 +117,14 @@ impl Default for Retries {
 }
 
 /// Decides. `draw` gives numbers in [0, 1), one per random decision.
-pub fn route(config: &Config, caller: &Caller, asked: &Asked<'_>, mut draw: impl FnMut() -> f64) -> Decision {
+pub fn route(
+    config: &Config,
+    caller: &Caller<'_>,
+    asked: &Asked<'_>,
+    mut draw: impl FnMut() -> f64,
+) -> Decision {
     let service =
-        if caller.gateways.is_empty() { config.service(asked.host, &caller.namespace) } else { None };
+        if caller.gateways.is_empty() { config.service(asked.host, caller.namespace) } else { None };
     let host = service.map_or(asked.host, |service| &service.host);
     let rules = rules_for(config, caller, host);
     for (http, namespace) in &rules {
@@ -138,12 +143,12 @@ pub fn route(config: &Config, caller: &Caller, asked: &Asked<'_>, mut draw: impl
 }
 
 /// The HTTP rules that apply to a host, in order, with their namespaces.
-fn rules_for<'a>(config: &'a Config, caller: &Caller, host: &str) -> Vec<(&'a HttpRoute, &'a str)> {
+fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<(&'a HttpRoute, &'a str)> {
     let applies = |gateways: &[String]| {
         if caller.gateways.is_empty() {
             gateways.iter().any(|gateway| gateway == "mesh")
         } else {
-            gateways.iter().any(|gateway| caller.gateways.contains(gateway))
+            gateways.iter().any(|gateway| caller.gateways.contains(&gateway.as_str()))
         }
     };
     let mut best: Option<usize> = None;
@@ -176,11 +181,11 @@ fn rules_for<'a>(config: &'a Config, caller: &Caller, host: &str) -> Vec<(&'a Ht
     routes
 }
 
-fn matches(http: &HttpRoute, namespace: &str, caller: &Caller, asked: &Asked<'_>) -> bool {
+fn matches(http: &HttpRoute, namespace: &str, caller: &Caller<'_>, asked: &Asked<'_>) -> bool {
     http.matches.is_empty() || http.matches.iter().any(|condition| holds(condition, namespace, caller, asked))
 }
 
-fn holds(condition: &HttpMatchRequest, namespace: &str, caller: &Caller, asked: &Asked<'_>) -> bool {
+fn holds(condition: &HttpMatchRequest, namespace: &str, caller: &Caller<'_>, asked: &Asked<'_>) -> bool {
     if condition.gateways.is_empty() {
         let has_labels =
             condition.source_labels.iter().all(|(name, value)| caller.labels.get(name) == Some(value));
@@ -195,7 +200,7 @@ fn holds(condition: &HttpMatchRequest, namespace: &str, caller: &Caller, asked: 
         let hit = if caller.gateways.is_empty() {
             keys.iter().any(|key| key == "mesh")
         } else {
-            keys.iter().any(|key| caller.gateways.contains(key))
+            keys.iter().any(|key| caller.gateways.contains(&key.as_str()))
         };
         if !hit {
             return false;
@@ -338,23 +343,22 @@ fn endpoints(
     };
     let Some(all) = service.ports.get(&port) else { return Err(no_cluster(Some(service))) };
     let rule = service.rule.as_ref();
-    let (endpoints, policy) = if destination.subset.is_empty() {
-        (all.clone(), rule.and_then(|rule| rule.policy.clone()))
+    let (endpoints, own) = if destination.subset.is_empty() {
+        (all, None)
     } else {
-        let Some((labels, own)) = rule.and_then(|rule| rule.subsets.get(&destination.subset)) else {
+        let subset = rule.and_then(|rule| rule.subsets.get(&destination.subset));
+        let Some((subset, endpoints)) = subset.and_then(|subset| Some((subset, subset.ports.get(&port)?)))
+        else {
             return Err(no_cluster(Some(service)));
         };
-        let has = |endpoint: &&Endpoint| {
-            labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
-        };
-        let policy = own.clone().or_else(|| rule.and_then(|rule| rule.policy.clone()));
-        (all.iter().filter(has).cloned().collect(), policy)
+        (endpoints, subset.policy.clone())
     };
+    let policy = own.or_else(|| rule.and_then(|rule| rule.policy.clone()));
     Ok(Forward {
         service: Arc::clone(service),
         port,
         subset: destination.subset.clone(),
-        endpoints,
+        endpoints: Arc::clone(endpoints),
         policy,
         rewrite: None,
         headers: Vec::new(),
@@ -466,6 +470,9 @@ fn retries(http: &HttpRoute) -> Retries {
 
 /// A duration as Istio writes it; nothing or zero is none.
 fn duration(text: &str) -> Option<Duration> {
+    if text.is_empty() {
+        return None;
+    }
     let found: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(found).ok().filter(|duration| !duration.is_zero())
 }

@@ -3,6 +3,7 @@
 //! Mixer-time meshes (1.4 and before) export `istio_request_duration_seconds`, newer ones
 //! `istio_request_duration_milliseconds`; [`Telemetry`] chooses. A series exists from its first request on.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -54,7 +55,7 @@ pub enum Reporter {
 }
 
 /// What tells one series from another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Series {
     /// Which side counts.
     pub reporter: Reporter,
@@ -72,8 +73,37 @@ pub struct Series {
     pub mutual_tls: bool,
 }
 
+impl Ord for Series {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.reporter, self.code, self.flags, self.mutual_tls)
+            .cmp(&(other.reporter, other.code, other.flags, other.mutual_tls))
+            .then_with(|| by_place(&self.source, &other.source))
+            .then_with(|| by_place(&self.destination, &other.destination))
+            .then_with(|| self.service.cmp(&other.service))
+    }
+}
+
+/// The order of what two point to, with a short cut: as a rule they point to the same.
+fn by_place<T: Ord>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
+    if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
+}
+
+impl PartialOrd for Series {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Series {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Series {}
+
 struct Counters {
-    labels: String,
+    lines: Lines,
     buckets: Vec<u64>,
     count: u64,
     sum: f64,
@@ -93,14 +123,15 @@ impl Metrics {
 
     /// Counts a request.
     pub fn record(&self, series: Series, duration: Duration) {
-        let (bounds, value): (&[f64], f64) = match self.telemetry {
-            Telemetry::Seconds => (&BOUNDS_SECONDS, duration.as_secs_f64()),
+        let bounds = self.telemetry.bounds();
+        let value = match self.telemetry {
+            Telemetry::Seconds => duration.as_secs_f64(),
             // Whole milliseconds, as Envoy measures.
-            Telemetry::Milliseconds => (&BOUNDS_MILLIS, duration.as_millis() as f64),
+            Telemetry::Milliseconds => duration.as_millis() as f64,
         };
         let mut all = self.series.lock().expect("no holder of this lock panics");
         let counters = all.entry(series).or_insert_with_key(|series| Counters {
-            labels: labels(series, self.telemetry),
+            lines: Lines::new(&labels(series, self.telemetry), self.telemetry),
             buckets: vec![0; bounds.len()],
             count: 0,
             sum: 0.0,
@@ -122,26 +153,64 @@ impl Metrics {
 
     fn write(&self, page: &mut String) -> std::fmt::Result {
         let all = self.series.lock().expect("no holder of this lock panics");
-        let (name, bounds): (&str, &[f64]) = match self.telemetry {
-            Telemetry::Seconds => ("istio_request_duration_seconds", &BOUNDS_SECONDS),
-            Telemetry::Milliseconds => ("istio_request_duration_milliseconds", &BOUNDS_MILLIS),
-        };
         page.push_str("# TYPE istio_requests_total counter\n");
         for counters in all.values() {
-            writeln!(page, "istio_requests_total{{{}}} {}", counters.labels, counters.count)?;
+            writeln!(page, "{}{}", counters.lines.requests, counters.count)?;
         }
-        writeln!(page, "# TYPE {name} histogram")?;
-        for counters in all.values() {
+        writeln!(page, "# TYPE {} histogram", self.telemetry.duration())?;
+        for Counters { lines, buckets, count, sum } in all.values() {
             let mut total = 0;
-            for (count, bound) in counters.buckets.iter().zip(bounds) {
-                total += count;
-                writeln!(page, "{name}_bucket{{{},le=\"{bound}\"}} {total}", counters.labels)?;
+            for (line, in_bucket) in lines.buckets.iter().zip(buckets) {
+                total += in_bucket;
+                page.push_str(line);
+                writeln!(page, "{total}")?;
             }
-            writeln!(page, "{name}_bucket{{{},le=\"+Inf\"}} {}", counters.labels, counters.count)?;
-            writeln!(page, "{name}_sum{{{}}} {}", counters.labels, counters.sum)?;
-            writeln!(page, "{name}_count{{{}}} {}", counters.labels, counters.count)?;
+            writeln!(page, "{}{count}", lines.infinity)?;
+            writeln!(page, "{}{sum}", lines.sum)?;
+            writeln!(page, "{}{count}", lines.count)?;
         }
         Ok(())
+    }
+}
+
+impl Telemetry {
+    /// The name of the duration histogram.
+    fn duration(self) -> &'static str {
+        match self {
+            Telemetry::Seconds => "istio_request_duration_seconds",
+            Telemetry::Milliseconds => "istio_request_duration_milliseconds",
+        }
+    }
+
+    /// The upper bounds of its buckets, in its unit.
+    fn bounds(self) -> &'static [f64] {
+        match self {
+            Telemetry::Seconds => &BOUNDS_SECONDS,
+            Telemetry::Milliseconds => &BOUNDS_MILLIS,
+        }
+    }
+}
+
+/// A series' lines on the page, each up to its value: only values change from page to page.
+struct Lines {
+    requests: String,
+    buckets: Vec<String>,
+    infinity: String,
+    sum: String,
+    count: String,
+}
+
+impl Lines {
+    fn new(labels: &str, telemetry: Telemetry) -> Self {
+        let name = telemetry.duration();
+        let bucket = |bound: &dyn std::fmt::Display| format!("{name}_bucket{{{labels},le=\"{bound}\"}} ");
+        Lines {
+            requests: format!("istio_requests_total{{{labels}}} "),
+            buckets: telemetry.bounds().iter().map(|bound| bucket(bound)).collect(),
+            infinity: bucket(&"+Inf"),
+            sum: format!("{name}_sum{{{labels}}} "),
+            count: format!("{name}_count{{{labels}}} "),
+        }
     }
 }
 

@@ -34,23 +34,13 @@ fn line(text: &str) -> Result<Line<'_>, String> {
     Ok(Line { series, value, at_ms })
 }
 
-/// Where name and labels end.
+/// Where name and labels end. No value and no time has a brace, so the label set's is the last one.
 fn series_end(text: &str) -> Option<usize> {
     let brace = text.find(['{', ' ', '\t'])?;
-    if !text[brace..].starts_with('{') {
-        return Some(brace);
+    match text.as_bytes()[brace] {
+        b'{' => text.rfind('}').map(|end| end + 1),
+        _ => Some(brace),
     }
-    let (mut quoted, mut escaped) = (false, false);
-    for (index, byte) in text.bytes().enumerate().skip(brace) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'}' if !quoted => return Some(index + 1),
-            _ => {}
-        }
-    }
-    None
 }
 
 /// The labels of a series' text, with `__name__`.

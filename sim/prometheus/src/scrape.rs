@@ -45,12 +45,22 @@ struct Running {
     series: Arc<Mutex<Known>>,
 }
 
-/// The series of one target by the text that names them, and when they were last seen.
+/// The series of one target.
 #[derive(Default)]
 struct Known {
-    by_text: BTreeMap<String, (SeriesRef, u64)>,
+    /// In the order of the page on which they came first: most pages repeat it.
+    seen: Vec<Seen>,
+    /// The place in `seen` of each text.
+    by_text: BTreeMap<Arc<str>, usize>,
     scrape: u64,
     report: Option<[SeriesRef; 3]>,
+}
+
+/// A series by the text that names it, and when it was last seen.
+struct Seen {
+    text: Arc<str>,
+    series: SeriesRef,
+    scrape: u64,
 }
 
 type Shared = Arc<Mutex<Storage>>;
@@ -233,27 +243,27 @@ impl Scraper {
         let stored = result.and_then(|body| {
             let page = std::str::from_utf8(&body).map_err(|_| "the page is not UTF-8".to_owned())?;
             let mut count: u64 = 0;
+            let mut next = 0;
             for line in exposition::lines(page) {
                 let line = line?;
                 count += 1;
                 if job.sample_limit > 0 && count > job.sample_limit {
                     return Err("sample limit exceeded".to_owned());
                 }
-                let scrape = known.scrape;
-                let series = match known.by_text.get_mut(line.series) {
-                    Some((series, seen)) => {
-                        *seen = scrape;
-                        *series
-                    }
+                let place = match known.place(line.series, next) {
+                    Some(place) => place,
                     None => {
                         let Some(labels) = series_labels(job, &self.target.labels, line.series)? else {
                             continue;
                         };
-                        let series = storage.series(&labels);
-                        known.by_text.insert(line.series.to_owned(), (series, scrape));
-                        series
+                        known.add(line.series, storage.series(&labels))
                     }
                 };
+                next = place + 1;
+                let scrape = known.scrape;
+                let seen = &mut known.seen[place];
+                seen.scrape = scrape;
+                let series = seen.series;
                 let at_ms = line.at_ms.filter(|_| job.honor_timestamps).unwrap_or(at_ms);
                 // Out-of-order and duplicate samples are dropped, as Prometheus drops them.
                 let _ = storage.append(series, at_ms, line.value);
@@ -295,16 +305,36 @@ fn series_labels(job: &Job, target: &Draft, text: &str) -> Result<Option<Labels>
 }
 
 impl Known {
+    /// The place of a text's series, if it is known; `likely` is the place to look first.
+    fn place(&self, text: &str, likely: usize) -> Option<usize> {
+        match self.seen.get(likely) {
+            Some(seen) if *seen.text == *text => Some(likely),
+            _ => self.by_text.get(text).copied(),
+        }
+    }
+
+    fn add(&mut self, text: &str, series: SeriesRef) -> usize {
+        let text: Arc<str> = text.into();
+        self.by_text.insert(Arc::clone(&text), self.seen.len());
+        self.seen.push(Seen { text, series, scrape: self.scrape });
+        self.seen.len() - 1
+    }
+
     /// Ends series that the last scrape did not have.
     fn mark_unseen(&mut self, storage: &mut Storage, at_ms: i64) {
         let scrape = self.scrape;
-        self.by_text.retain(|_, (series, seen)| {
-            let keep = *seen == scrape;
+        let before = self.seen.len();
+        self.seen.retain(|seen| {
+            let keep = seen.scrape == scrape;
             if !keep {
-                let _ = storage.append(*series, at_ms, STALE_MARKER);
+                let _ = storage.append(seen.series, at_ms, STALE_MARKER);
             }
             keep
         });
+        if self.seen.len() < before {
+            let places = self.seen.iter().enumerate().map(|(place, seen)| (Arc::clone(&seen.text), place));
+            self.by_text = places.collect();
+        }
     }
 
     /// Ends all series: the target is gone.

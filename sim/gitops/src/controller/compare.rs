@@ -1,9 +1,8 @@
 //! One comparison of an Application: what its source wants, what its destination has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crd::{HealthStatus, ResourceStatus};
-use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::destination::Destination;
@@ -45,12 +44,27 @@ pub(crate) async fn compare(
     targets: Vec<Value>,
     known: &[ResourceStatus],
 ) -> Result<Vec<Compared>, String> {
+    let known = known.iter().map(|resource| {
+        let api_version = match resource.group.as_str() {
+            "" => resource.version.clone(),
+            group => format!("{group}/{}", resource.version),
+        };
+        (api_version, resource.kind.clone())
+    });
+    let kinds: BTreeSet<_> = targets.iter().map(kind_of).chain(known).collect();
+    let mut ours = BTreeMap::new();
+    for (api_version, kind) in kinds {
+        if destination.kind(&api_version, &kind).await.is_err() {
+            continue;
+        }
+        let label = format!("{INSTANCE}={application}");
+        for live in destination.list(&api_version, &kind, &label).await? {
+            ours.insert(identity(&live), live);
+        }
+    }
     let mut compared = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut kinds = BTreeSet::new();
     for mut target in targets {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (api_version, kind) = (text(&target["apiVersion"]), text(&target["kind"]));
+        let (api_version, kind) = kind_of(&target);
         match destination.kind(&api_version, &kind).await {
             Ok((_, namespaced)) => {
                 if namespaced && target["metadata"]["namespace"].as_str().is_none_or(str::is_empty) {
@@ -71,35 +85,26 @@ pub(crate) async fn compare(
             target["metadata"]["labels"] = json!({});
         }
         target["metadata"]["labels"][INSTANCE] = json!(application);
-        let live = get(destination, &target).await?;
+        let live = match ours.remove(&identity(&target)) {
+            // It may be there without our label, as one that was made by hand is.
+            None => destination.get(&target).await?,
+            live => live,
+        };
         let differs = live.as_ref().is_none_or(|live| diff::differs(&target, live));
-        seen.insert(identity(&target));
-        kinds.insert((api_version, kind));
         compared.push(Compared { target: Some(target), live, differs, error: None });
     }
-    for resource in known {
-        let api_version = match resource.group.as_str() {
-            "" => resource.version.clone(),
-            group => format!("{group}/{}", resource.version),
-        };
-        kinds.insert((api_version, resource.kind.clone()));
-    }
-    for (api_version, kind) in kinds {
-        let Ok((resource, _)) = destination.kind(&api_version, &kind).await else { continue };
-        let api = kube::Api::<DynamicObject>::all_with(destination.client.clone(), &resource);
-        let ours = ListParams::default().labels(&format!("{INSTANCE}={application}"));
-        for live in api.list(&ours).await.map_err(|error| error.to_string())? {
-            let mut live = serde_json::to_value(live).map_err(|error| error.to_string())?;
-            live["apiVersion"] = json!(api_version);
-            live["kind"] = json!(kind);
-            let owned =
-                live["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty());
-            if !owned && seen.insert(identity(&live)) {
-                compared.push(Compared { target: None, live: Some(live), differs: true, error: None });
-            }
+    for live in ours.into_values() {
+        let owned = live["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty());
+        if !owned {
+            compared.push(Compared { target: None, live: Some(live), differs: true, error: None });
         }
     }
     Ok(compared)
+}
+
+fn kind_of(object: &Value) -> (String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&object["apiVersion"]), text(&object["kind"]))
 }
 
 /// Group, kind, namespace and name.
@@ -113,13 +118,6 @@ fn identity(object: &Value) -> [String; 4] {
         text(&object["metadata"]["namespace"]),
         text(&object["metadata"]["name"]),
     ]
-}
-
-async fn get(destination: &mut Destination, target: &Value) -> Result<Option<Value>, String> {
-    let api = destination.api(target).await?;
-    let name = target["metadata"]["name"].as_str().unwrap_or_default();
-    let live = api.get_opt(name).await.map_err(|error| error.to_string())?;
-    live.map(serde_json::to_value).transpose().map_err(|error| error.to_string())
 }
 
 /// The objects' entries of the Application's status, in the order of a sync.

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
+use kube::Resource as _;
+use kube::api::{ApiResource, DynamicObject, GetParams, ListParams};
+use kube::core::{GroupVersionKind, Request};
 use kube::discovery::{ApiCapabilities, Scope, pinned_kind};
 use kube::{Api, Client};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The URL under which Argo CD's own cluster is named.
 const IN_CLUSTER: &str = "https://kubernetes.default.svc";
 
-/// A cluster that Applications are synced to.
+/// A cluster that Applications are synced to. What it serves is asked once.
+#[derive(Clone)]
 pub(crate) struct Destination {
     /// The API server's URL.
     pub server: String,
@@ -52,6 +54,48 @@ impl Destination {
             (true, None) => Api::default_namespaced_with(self.client.clone(), &resource),
             (false, _) => Api::all_with(self.client.clone(), &resource),
         })
+    }
+}
+
+impl Destination {
+    /// All objects of a kind that have a label.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub async fn list(&mut self, api_version: &str, kind: &str, label: &str) -> Result<Vec<Value>, String> {
+        let (resource, _) = self.kind(api_version, kind).await?;
+        let request = Request::new(DynamicObject::url_path(&resource, None));
+        let request =
+            request.list(&ListParams::default().labels(label)).map_err(|error| error.to_string())?;
+        let mut list: Value = self.client.request(request).await.map_err(|error| error.to_string())?;
+        let items = match list["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        };
+        let named = |mut object: Value| {
+            object["apiVersion"] = json!(api_version);
+            object["kind"] = json!(kind);
+            object
+        };
+        Ok(items.into_iter().map(named).collect())
+    }
+
+    /// The object of the same kind, namespace and name, if there is one.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub async fn get(&mut self, object: &Value) -> Result<Option<Value>, String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (resource, namespaced) = self.kind(&text(&object["apiVersion"]), &text(&object["kind"])).await?;
+        let namespace = object["metadata"]["namespace"].as_str().filter(|_| namespaced);
+        let request = Request::new(DynamicObject::url_path(&resource, namespace));
+        let name = text(&object["metadata"]["name"]);
+        let request = request.get(&name, &GetParams::default()).map_err(|error| error.to_string())?;
+        match self.client.request(request).await {
+            Ok(found) => Ok(Some(found)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crd::{
-    Application, ApplicationCondition, ApplicationSource, ApplicationStatus, ApplicationSummary, ComparedTo,
-    HealthStatus, Operation, OperationInitiator, OperationState, ResourceResult, RevisionHistory,
-    SyncOperation, SyncOperationResult, SyncStatus,
+    Application, ApplicationCondition, ApplicationDestination, ApplicationSource, ApplicationStatus,
+    ApplicationSummary, ComparedTo, HealthStatus, Operation, OperationInitiator, OperationState,
+    ResourceResult, RevisionHistory, SyncOperation, SyncOperationResult, SyncStatus,
 };
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -48,6 +48,8 @@ pub(crate) enum Why {
 struct Memory {
     /// The commit and manifests of the last look at git, and the source they came from.
     rendered: Option<(ApplicationSource, String, Vec<Value>)>,
+    /// The destination as it was found when git was asked last.
+    destination: Option<(ApplicationDestination, Destination)>,
     /// When git is asked next, as the run's elapsed time.
     resync_at: Duration,
     /// Kinds whose objects are watched, by server.
@@ -163,8 +165,12 @@ impl Reconciler {
                 "spec.source is required: applications with several sources are not supported".into(),
             ));
         };
-        let mut destination =
-            destination::find(&self.context, &application.spec.destination).await.map_err(invalid)?;
+        let memory = self.memory.entry(name.to_owned()).or_default();
+        let wanted = &application.spec.destination;
+        let mut destination = match memory.destination.take() {
+            Some((found, destination)) if !refresh && found == *wanted => destination,
+            _ => destination::find(&self.context, wanted).await.map_err(invalid)?,
+        };
         let memory = self.memory.get(name).and_then(|memory| memory.rendered.as_ref());
         let (revision, targets) = match memory {
             Some((rendered, revision, targets)) if !refresh && *rendered == source => {
@@ -182,6 +188,9 @@ impl Reconciler {
         let compared = compare::compare(&mut destination, name, namespace, targets, known)
             .await
             .map_err(|message| condition("ComparisonError", message))?;
+        // Not kept when anything failed: it may be another one by now.
+        let memory = self.memory.entry(name.to_owned()).or_default();
+        memory.destination = Some((wanted.clone(), destination.clone()));
         Ok((destination, revision, compared))
     }
 
