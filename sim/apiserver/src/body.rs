@@ -20,9 +20,10 @@ pub(crate) fn parse(media_type: &str, body: &[u8]) -> Result<Value, Failure> {
             .map_err(|_| Failure::bad_request(format!("the body of the request is not UTF-8 ({media_type})")))
     };
     match media_type {
-        "application/yaml" | "application/apply-patch+yaml" => {
+        // JSON is YAML, and clients send it as such.
+        "application/yaml" | "application/apply-patch+yaml" => serde_json::from_str(text()?).or_else(|_| {
             serde_saphyr::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string()))
-        }
+        }),
         ""
         | "application/json"
         | "application/strategic-merge-patch+json"

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -67,10 +67,46 @@ pub enum Change {
     Remove(String),
 }
 
-/// A bare repository on disk.
+impl Change {
+    /// Makes the change to the files of a commit.
+    pub fn apply(&self, files: &mut BTreeMap<String, Bytes>) {
+        match self {
+            Change::Write(path, content) => {
+                files.insert(path.clone(), content.clone());
+            }
+            Change::Remove(path) => {
+                let inside = format!("{path}/");
+                files.retain(|file, _| file != path && !file.starts_with(&inside));
+            }
+        }
+    }
+
+    /// The change in the language of `git fast-import`.
+    fn write(&self, stream: &mut Vec<u8>) {
+        match self {
+            Change::Write(path, content) => {
+                let head = format!("M 100644 inline {}\ndata {}\n", quoted(path), content.len());
+                stream.extend_from_slice(head.as_bytes());
+                stream.extend_from_slice(content);
+                stream.push(b'\n');
+            }
+            Change::Remove(path) => stream.extend_from_slice(format!("D {}\n", quoted(path)).as_bytes()),
+        }
+    }
+}
+
+/// The files of a commit, by path.
+pub type Files = Arc<BTreeMap<String, Bytes>>;
+
+/// A bare repository on disk. Clones share what is remembered of it.
+///
+/// Starting git costs milliseconds, a hundred times as long as what it does here. So a branch is read from its file if
+/// it has one, and a commit's files, which never change, are read once.
 #[derive(Clone, Debug)]
 pub struct Repository {
     path: PathBuf,
+    /// Files by commit.
+    read: Arc<Mutex<BTreeMap<String, Files>>>,
 }
 
 impl Repository {
@@ -84,16 +120,19 @@ impl Repository {
         files: &BTreeMap<String, Bytes>,
         commit: &CommitInfo,
     ) -> Result<Repository, GitError> {
-        let repository = Repository { path: path.to_owned() };
+        let repository = Repository { path: path.to_owned(), read: Arc::default() };
         std::fs::create_dir_all(path).map_err(|error| GitError::Tool {
             command: "init".into(),
             message: format!("{}: {error}", path.display()),
         })?;
         repository
             .git(&["init", "--quiet", "--bare", "--object-format=sha1", "--template=", "-b", branch], None)?;
-        let changes: Vec<Change> =
-            files.iter().map(|(path, content)| Change::Write(path.clone(), content.clone())).collect();
-        repository.import(branch, None, &changes, commit)?;
+        let mut all = Vec::new();
+        for (path, content) in files {
+            Change::Write(path.clone(), content.clone()).write(&mut all);
+        }
+        let first = repository.import(branch, &[], &all, commit)?;
+        repository.read().insert(first, Arc::new(files.clone()));
         Ok(repository)
     }
 
@@ -118,7 +157,9 @@ impl Repository {
     /// [`GitError::UnknownRevision`] if the branch does not exist.
     pub fn commit(&self, branch: &str, changes: &[Change], commit: &CommitInfo) -> Result<String, GitError> {
         let parent = self.resolve(branch)?;
-        self.import(branch, Some(&parent), changes, commit)
+        let mut written = Vec::new();
+        changes.iter().for_each(|change| change.write(&mut written));
+        self.import(branch, &[&parent], &written, commit)
     }
 
     /// Merges `branch` into `into` with a merge commit, as a pull request's merge does; returns its hash.
@@ -142,20 +183,7 @@ impl Repository {
             });
         }
         check("merge-tree", &output)?;
-        let (name, address) = commit.author.split_once(" <").unwrap_or((&commit.author, ">"));
-        let date = format!("{} +0000", commit.at.as_second());
-        let mut command =
-            self.command(&["commit-tree", &tree, "-p", &ours, "-p", &theirs, "-m", &commit.message]);
-        for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), name);
-            command.env(format!("GIT_{role}_EMAIL"), address.trim_end_matches('>'));
-            command.env(format!("GIT_{role}_DATE"), &date);
-        }
-        let output = command.output().map_err(|error| missing("commit-tree", &error))?;
-        check("commit-tree", &output)?;
-        let merged = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        self.git(&["update-ref", &format!("refs/heads/{into}"), &merged], None)?;
-        Ok(merged)
+        self.import(into, &[&ours, &theirs], format!("M 040000 {tree} \"\"\n").as_bytes(), commit)
     }
 
     /// The hash of the commit that a branch, tag or (abbreviated) hash names.
@@ -163,6 +191,9 @@ impl Repository {
     /// # Errors
     /// [`GitError::UnknownRevision`], naming the branches that exist.
     pub fn resolve(&self, revision: &str) -> Result<String, GitError> {
+        if let Some(commit) = self.branch_file(revision) {
+            return Ok(commit);
+        }
         let output =
             self.run(&["rev-parse", "--quiet", "--verify", &format!("{revision}^{{commit}}")], None)?;
         if output.status.success() {
@@ -175,13 +206,42 @@ impl Repository {
         Err(GitError::UnknownRevision { revision: revision.into(), known })
     }
 
+    /// The commit of a branch that has a file of its own, as it has until git packs it away (gitrepository-layout(5)).
+    fn branch_file(&self, revision: &str) -> Option<String> {
+        let branch = revision.strip_prefix("refs/heads/").unwrap_or(revision);
+        let is_name = |part: &str| !part.is_empty() && !part.starts_with('.');
+        if !branch.split('/').all(is_name) {
+            return None;
+        }
+        let text = std::fs::read_to_string(self.path.join("refs/heads").join(branch)).ok()?;
+        let commit = text.trim_end();
+        is_hash(commit).then(|| commit.to_owned())
+    }
+
     /// All files at a revision, by path.
     ///
     /// # Errors
     /// [`GitError::UnknownRevision`].
-    pub fn files(&self, revision: &str) -> Result<BTreeMap<String, Bytes>, GitError> {
+    pub fn files(&self, revision: &str) -> Result<Files, GitError> {
+        let known = |commit: &str| self.read().get(commit).cloned();
+        if let Some(files) = known(revision) {
+            return Ok(files);
+        }
         let commit = self.resolve(revision)?;
-        let listing = self.git(&["ls-tree", "-r", "-z", "--full-tree", &commit], None)?;
+        if let Some(files) = known(&commit) {
+            return Ok(files);
+        }
+        let files = Arc::new(self.read_files(&commit)?);
+        self.read().insert(commit, Arc::clone(&files));
+        Ok(files)
+    }
+
+    fn read(&self) -> MutexGuard<'_, BTreeMap<String, Files>> {
+        self.read.lock().expect("no holder of this lock panics")
+    }
+
+    fn read_files(&self, commit: &str) -> Result<BTreeMap<String, Bytes>, GitError> {
+        let listing = self.git(&["ls-tree", "-r", "-z", "--full-tree", commit], None)?;
         let listing = String::from_utf8_lossy(&listing).into_owned();
         let entries: Vec<(&str, &str)> = listing
             .split('\0')
@@ -206,11 +266,12 @@ impl Repository {
         Ok(files)
     }
 
+    /// Commits on a branch: `changes` are in the language of `git fast-import`.
     fn import(
         &self,
         branch: &str,
-        parent: Option<&str>,
-        changes: &[Change],
+        parents: &[&str],
+        changes: &[u8],
         commit: &CommitInfo,
     ) -> Result<String, GitError> {
         let mut stream = Vec::new();
@@ -222,21 +283,10 @@ impl Repository {
             commit.at.as_second(),
             message.len(),
         );
-        if let Some(parent) = parent {
-            let _ = writeln!(stream, "from {parent}");
+        for (place, parent) in parents.iter().enumerate() {
+            let _ = writeln!(stream, "{} {parent}", if place == 0 { "from" } else { "merge" });
         }
-        for change in changes {
-            match change {
-                Change::Write(path, content) => {
-                    let _ = writeln!(stream, "M 100644 inline {}\ndata {}", quoted(path), content.len());
-                    stream.extend_from_slice(content);
-                    stream.push(b'\n');
-                }
-                Change::Remove(path) => {
-                    let _ = writeln!(stream, "D {}", quoted(path));
-                }
-            }
-        }
+        stream.extend_from_slice(changes);
         self.git(&["fast-import", "--quiet", "--date-format=raw"], Some(&stream))?;
         self.resolve(&format!("refs/heads/{branch}"))
     }
@@ -275,6 +325,11 @@ impl Repository {
         check(args[0], &output)?;
         Ok(output.stdout)
     }
+}
+
+/// Whether a text is a commit's whole SHA-1.
+fn is_hash(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 fn quoted(path: &str) -> String {

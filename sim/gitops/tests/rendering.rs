@@ -47,7 +47,7 @@ fn a_history_has_the_same_hashes_everywhere() {
     .unwrap();
     repo.commit("latest", &[Change::Remove("app/b.yaml".into())], &commit(1_584_442_950, "drop b")).unwrap();
     let merged = repo.merge("bump", "latest", &commit(1_584_443_000, "Merge bump")).unwrap();
-    assert_eq!(repo.files("latest").unwrap(), files(&[("app/a.yaml", "a: 2\n")]));
+    assert_eq!(*repo.files("latest").unwrap(), files(&[("app/a.yaml", "a: 2\n")]));
 
     let again = Folder::new("history-again");
     let twin = Repository::create(&again.0, "latest", &start, &commit(1_584_442_800, "start")).unwrap();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clock::Rng;
 use crd::{Gateway, TrafficPolicy};
 use futures::future::BoxFuture;
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use program::{
     Context, DialError, ExitCode, Handler, Latency, Main, Peer, Proxy, Request, Response, latency, respond,
     settle,
@@ -32,6 +32,9 @@ const STATS_PORT: u16 = 15090;
 const HEALTH_PORT: u16 = 15021;
 /// The pod annotation that lists ports to which requests go past the proxy.
 const EXCLUDED_OUTBOUND: &str = "traffic.sidecar.istio.io/excludeOutboundPorts";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// How long a proxy serves on after SIGTERM (`terminationDrainDuration`), for load balancers to notice.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The longest pause before a first retry; the pause is random up to it, and doubles per retry.
@@ -346,24 +349,14 @@ impl Envoy {
         for headers in &forward.headers {
             route::change_headers(request.headers_mut(), headers.request.as_ref());
         }
-        if !request.headers().contains_key("x-request-id") {
+        if !request.headers().contains_key(&REQUEST_ID) {
             let (high, low) = {
                 let mut random = self.random.lock().expect("no holder of this lock panics");
                 (random.next_u64(), random.next_u64())
             };
-            let id = format!(
-                "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-                high >> 32,
-                (high >> 16) & 0xffff,
-                high & 0xfff,
-                0x8000 | ((low >> 48) & 0x3fff),
-                low & 0xffff_ffff_ffff
-            );
-            if let Ok(value) = HeaderValue::from_str(&id) {
-                request.headers_mut().insert("x-request-id", value);
-            }
+            request.headers_mut().insert(REQUEST_ID, request_id(high, low));
         }
-        request.headers_mut().insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
 
     /// Sends a request, trying again as the rule allows: the answer, who gave it, and the response flag.
@@ -396,7 +389,7 @@ impl Envoy {
                 let total = latency(&response) + lost;
                 response.extensions_mut().insert(Latency(total));
                 let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
-                response.headers_mut().insert("x-envoy-upstream-service-time", millis);
+                response.headers_mut().insert(UPSTREAM_TIME, millis);
                 return (response, Arc::clone(&endpoint.workload), flag);
             }
             let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
@@ -501,6 +494,19 @@ impl Envoy {
         self.metrics.record(series, measured);
         Ok(response)
     }
+}
+
+/// A random UUID (version 4) as text.
+fn request_id(high: u64, low: u64) -> HeaderValue {
+    let random = (u128::from(high) << 64) | u128::from(low);
+    let versioned = random & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
+    for (digit, place) in places.enumerate() {
+        let value = (versioned >> (124 - 4 * digit)) & 0xf;
+        text[place] = b"0123456789abcdef"[value as usize];
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are visible")
 }
 
 /// What an attempt came to: the answer, the response flag, and whether it may be tried again.

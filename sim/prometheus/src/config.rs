@@ -54,7 +54,7 @@ pub(crate) enum Role {
     Ingress,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Kubernetes {
     pub role: Role,
     pub namespaces: Vec<String>,

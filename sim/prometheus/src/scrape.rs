@@ -9,7 +9,7 @@ use clock::Timestamp;
 use program::{Context, Tasks, latency};
 use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
 
-use crate::config::{Config, Job};
+use crate::config::{Config, Job, Kubernetes};
 use crate::discovery::Discovery;
 use crate::exposition;
 use crate::relabel::{self, Draft};
@@ -78,9 +78,17 @@ impl Targets {
     /// Brings the loops to what is discovered now: new targets start, vanished ones end and go stale.
     pub(crate) fn sync(&self, context: &Context, config: &Config, discovery: &Discovery, storage: &Shared) {
         let mut wanted: BTreeMap<Key, Target> = BTreeMap::new();
+        // Jobs that look for the same find the same.
+        let mut looked: Vec<(&Kubernetes, Vec<Draft>)> = Vec::new();
+        for found in config.jobs.iter().flat_map(|job| &job.kubernetes) {
+            if !looked.iter().any(|(known, _)| *known == found) {
+                looked.push((found, discovery.targets(found)));
+            }
+        }
+        let look = |wanted: &Kubernetes| looked.iter().find(|(known, _)| *known == wanted);
         for job in &config.jobs {
             let job = Arc::new(job.clone());
-            let discovered = job.kubernetes.iter().flat_map(|found| discovery.targets(found));
+            let discovered = job.kubernetes.iter().filter_map(look).flat_map(|(_, drafts)| drafts).cloned();
             let fixed = job.static_groups.iter().flat_map(|group| {
                 group.targets.iter().map(|address| {
                     let mut labels = group.labels.clone();

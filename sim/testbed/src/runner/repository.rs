@@ -44,15 +44,13 @@ pub(super) fn change(world: &World, clock: &Clock, step: &GitStep) -> Result<Str
         done.push(format!("branch {} from {from}", step.branch));
     }
     if !step.changes.is_empty() {
-        let mut files = repository.files(&step.branch).map_err(wrong)?;
+        let mut files = BTreeMap::clone(&*repository.files(&step.branch).map_err(wrong)?);
         let mut changes = Vec::new();
         for change in &step.changes {
             let applied = changed(&files, change).map_err(|error| {
                 format!("repository {}, branch {}: {error}", step.repository, step.branch)
             })?;
-            for applied in &applied {
-                apply(&mut files, applied);
-            }
+            applied.iter().for_each(|applied| applied.apply(&mut files));
             changes.extend(applied);
         }
         let message = step.message.clone().unwrap_or_else(|| summary(step));
@@ -65,16 +63,6 @@ pub(super) fn change(world: &World, clock: &Clock, step: &GitStep) -> Result<Str
         done.push(format!("merge {} into {into} as {}", step.branch, short(&hash)));
     }
     Ok(done.join("; "))
-}
-
-fn apply(files: &mut BTreeMap<String, Bytes>, change: &gitops::git::Change) {
-    match change {
-        gitops::git::Change::Write(path, content) => drop(files.insert(path.clone(), content.clone())),
-        gitops::git::Change::Remove(path) => {
-            let inside = format!("{path}/");
-            files.retain(|file, _| file != path && !file.starts_with(&inside));
-        }
-    }
 }
 
 /// A commit message for changes that have none.
