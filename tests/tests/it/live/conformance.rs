@@ -69,6 +69,8 @@ fn line_1_discovery_and_explain() {
     let Some(program) = kubectl() else { return };
     let kubectl = server.kubectl(&program);
     assert_has(&kubectl.ok("explain configmap.binaryData"), "map[string]string");
+    assert_has(&kubectl.ok("explain deployment.spec.strategy.rollingUpdate.maxSurge"), "IntOrString");
+    assert_has(&kubectl.ok("explain pod.spec.containers.livenessProbe.httpGet.path"), "<string>");
     assert_has(&kubectl.ok("auth whoami"), "kubernetes-admin");
     let file = server.folder.write("crd.yaml", SHIRTS);
     kubectl.ok(&format!("apply -f {file}"));
@@ -88,10 +90,21 @@ fn line_2_protobuf_writes_store_what_json_writes_store() {
         ("configmap", "create configmap web --from-literal=key=text"),
         ("serviceaccount", "create serviceaccount web"),
         ("rolebinding", "create rolebinding web --clusterrole=view --serviceaccount=json:web"),
+        ("role", "create role web --verb=get,list --resource=pods,deployments.apps --resource-name=web"),
+        ("deployment", "create deployment web --image=nginx:1 --replicas=2 --port=8080"),
+        ("pod", "run web --image=nginx:1 --port=80 --env=A=b --labels=app=web,tier=1"),
+        ("service", "create service nodeport web --tcp=80:8080 --node-port=30080"),
+        ("service", "create service externalname web --external-name=example.com"),
+        ("job", "create job web --image=busybox -- date"),
+        ("cronjob", "create cronjob web --image=busybox --schedule=0_3_*_*_1 -- date"),
+        ("ingress", "create ingress web --rule=web.example.com/path*=web:80,tls=web --class=nginx"),
+        ("quota", "create quota web --hard=cpu=1,pods=2 --scopes=BestEffort"),
+        ("pdb", "create poddisruptionbudget web --selector=app=web --max-unavailable=50%"),
     ] {
         let made = made.split(' ').map(|part| part.replace('_', " ")).collect::<Vec<_>>();
         let run = |extra: &[&str]| {
-            let output = kubectl.command("").args(&made).args(extra).output().unwrap();
+            let (verb, rest) = made.split_at(2);
+            let output = kubectl.command("").args(verb).args(extra).args(rest).output().unwrap();
             assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8(output.stdout).unwrap()
         };
@@ -109,12 +122,15 @@ fn line_2_protobuf_writes_store_what_json_writes_store() {
             object
         };
         assert_eq!(get("protobuf"), get("json"), "{name}");
+        kubectl.ok(&format!("delete {name} web -n protobuf --cascade=orphan"));
+        kubectl.ok(&format!("delete {name} web -n json --cascade=orphan"));
     }
-    // Kinds whose messages the server does not know are refused by name, and nothing is stored.
-    let refused = kubectl.fails("create deployment web --image=nginx -n protobuf");
-    assert_has(&refused, "has no protobuf form");
-    assert_has(&kubectl.run("get deployments -n protobuf").err, "No resources found");
-    kubectl.ok("delete configmap web -n protobuf --cascade=orphan");
+    kubectl.ok("create deployment web --image=nginx:1 -n protobuf");
+    kubectl.ok("expose deployment web --port=80 --target-port=8080 -n protobuf");
+    kubectl.ok("autoscale deployment web --min=2 --max=5 --cpu=80% -n protobuf");
+    assert_eq!(kubectl.ok("get hpa web -n protobuf -o jsonpath={.spec.maxReplicas}"), "5");
+    kubectl.ok("scale deployment web --replicas=3 -n protobuf");
+    assert_eq!(kubectl.ok("get deployment web -n protobuf -o jsonpath={.spec.replicas}"), "3");
 }
 
 #[test]
