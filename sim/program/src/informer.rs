@@ -89,7 +89,7 @@ where
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(raw) => {
                 if let Some(object) = raw.typed::<K>() {
-                    listed.insert(key(&object), Arc::new(object));
+                    listed.insert(key(object.as_ref()), object);
                 }
             }
             watcher::Event::InitDone => {
@@ -97,14 +97,14 @@ where
                 done.send_replace(true);
             }
             watcher::Event::Apply(raw) => {
-                let Some(new) = raw.typed::<K>().map(Arc::new) else { return };
+                let Some(new) = raw.typed::<K>() else { return };
                 let old = lock(&objects).insert(key(new.as_ref()), Arc::clone(&new));
                 on_change(Change::Applied { old: old.as_ref(), new: &new });
             }
             watcher::Event::Delete(raw) => {
                 let Some(object) = raw.typed::<K>() else { return };
-                lock(&objects).remove(&key(&object));
-                on_change(Change::Deleted(&Arc::new(object)));
+                lock(&objects).remove(&key(object.as_ref()));
+                on_change(Change::Deleted(&object));
             }
         };
         raw::watch(tasks, clock, raw::api_of(api), config, Box::new(take));

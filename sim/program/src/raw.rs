@@ -1,7 +1,15 @@
 //! Watching objects of any kind as JSON: one watch loop for all kinds, so that the code that follows a watch and reads its
 //! events is compiled once. What a kind's own code does is to read the object at the end ([`Raw::typed`]).
+//!
+//! A change reaches every cache of its kind at about the same time, as the same text. So the last few objects are kept
+//! with the text that they were read from: the first cache reads it, the others share its object.
+
+use std::any::{Any, TypeId};
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Clock;
@@ -12,43 +20,78 @@ use kube::runtime::watcher;
 use kube::{Api, Resource};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::Tasks;
 
 /// The pause before the watch is tried again after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How many objects are kept with their text.
+const KEPT: usize = 64;
+
 /// An object as it came, and its metadata.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     metadata: ObjectMeta,
-    value: Value,
+    json: Box<RawValue>,
+}
+
+/// What the watch itself looks at; the kind's own code reads the rest.
+#[derive(Deserialize)]
+struct Head {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        // What the watch itself looks at; the kind's own code reads the rest.
-        let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
-        if !value["metadata"].is_object() {
-            return Err(D::Error::missing_field("metadata"));
-        }
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let Head { metadata } = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
         let metadata = ObjectMeta {
-            name: text("name"),
-            namespace: text("namespace"),
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
             ..ObjectMeta::default()
         };
-        Ok(Raw { metadata, value })
+        Ok(Raw { metadata, json })
     }
+}
+
+/// An object and the text that it was read from.
+type Kept = (TypeId, Box<RawValue>, Arc<dyn Any + Send + Sync>);
+
+thread_local! {
+    /// The objects read last, the newest in front.
+    static READ: RefCell<VecDeque<Kept>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl Raw {
     /// The object as its kind; nothing if it is none, which an API server that checks its objects does not send.
-    pub(crate) fn typed<K: DeserializeOwned>(self) -> Option<K> {
-        serde_json::from_value(self.value).ok()
+    pub(crate) fn typed<K: DeserializeOwned + Any + Send + Sync>(self) -> Option<Arc<K>> {
+        let kind = TypeId::of::<K>();
+        let known = READ.with_borrow(|read| {
+            let same = |(of, text, _): &&Kept| *of == kind && text.get() == self.json.get();
+            read.iter().find(same).map(|(_, _, object)| Arc::clone(object))
+        });
+        if let Some(object) = known.and_then(|object| object.downcast().ok()) {
+            return Some(object);
+        }
+        let object: Arc<K> = Arc::new(serde_json::from_str(self.json.get()).ok()?);
+        READ.with_borrow_mut(|read| {
+            read.truncate(KEPT - 1);
+            read.push_front((kind, self.json, object.clone()));
+        });
+        Some(object)
     }
 }
 
