@@ -13,6 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Runs allocate much and little at a time: a sixth of their time goes with the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// GitOps progressive delivery across Kubernetes clusters, simulated in one process on a virtual clock.
 #[derive(Debug, Parser)]
 #[command(name = "coalmine", version, arg_required_else_help = true, max_term_width = 110)]
