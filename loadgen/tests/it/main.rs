@@ -12,6 +12,8 @@ mod binary;
 #[cfg(feature = "cli")]
 mod misbehaviour;
 #[cfg(feature = "cli")]
+mod proxy;
+#[cfg(feature = "cli")]
 mod responses;
 #[cfg(feature = "cli")]
 mod secure;
