@@ -8,6 +8,7 @@ mod redirect;
 pub mod response;
 mod target;
 mod tls;
+mod watch;
 mod wire;
 
 pub use clock::RealTime;

@@ -6,18 +6,21 @@ use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use futures::task::AtomicWaker;
 use tokio::time::Sleep;
 
 use crate::Time;
+use crate::net::watch::Watch;
 
 /// Time since a moment in this process.
 ///
-/// Sleeping needs [`RealTime::drive`] on the same runtime. On Linux the timers are a `timerfd`, which is exact to some
-/// microseconds; elsewhere the runtime's timer is used up to two milliseconds before, and then the clock is watched.
+/// Sleeping needs [`RealTime::drive`] on the same runtime. On Linux the timers are a `timerfd`, set as much too early
+/// as this machine is found to wake late, and the clock is watched for the rest; elsewhere the runtime's timer is used
+/// up to two milliseconds before.
 #[derive(Clone)]
 pub struct RealTime {
     origin: Instant,
@@ -48,21 +51,53 @@ impl RealTime {
         Ok(RealTime { origin, timers: Arc::new(timers) })
     }
 
-    /// Runs `work` and this time's timers.
+    /// Runs `work` and this time's timers. Waits awake where sleeping would take longer.
     pub async fn drive<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), outer: AtomicWaker::new() });
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut watch = Watch::default();
         // Many workers in one task: the runtime's budget for a task would send them round in circles.
         tokio::task::unconstrained(poll_fn(|context| {
-            let watched = self.timers.in_use();
-            self.timers.ring(self, context);
-            let done = work.as_mut().poll(context);
-            if !watched && done.is_pending() {
-                // The first to sleep began just now.
-                self.timers.ring(self, context);
+            bell.outer.register(context.waker());
+            let progress = bell.rung.swap(false, Ordering::AcqRel) || self.timers.is_due(self.now());
+            if progress {
+                let mut inner = Context::from_waker(&waker);
+                let in_use = self.timers.in_use();
+                self.timers.ring(self, &mut inner);
+                if let Poll::Ready(done) = work.as_mut().poll(&mut inner) {
+                    return Poll::Ready(done);
+                }
+                if !in_use {
+                    // The first to sleep began just now.
+                    self.timers.ring(self, &mut inner);
+                }
             }
-            done
+            let now = self.now();
+            if watch.again(now, progress) || self.timers.is_near(now) {
+                // The runtime looks for events and comes back.
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
         }))
         .await
+    }
+}
+
+/// Tells whether it was the work that was woken.
+struct Bell {
+    rung: AtomicBool,
+    outer: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.outer.wake();
     }
 }
 
@@ -93,8 +128,33 @@ struct Timers {
 struct Heap {
     sleepers: BinaryHeap<Reverse<Sleeper>>,
     added: u64,
-    /// What the alarm is set to.
+    /// Whom the alarm is set for.
     armed: Option<Duration>,
+    /// How much too early the alarm is set.
+    lead: Duration,
+}
+
+/// The most that the alarm is set too early: this long the clock is watched before each request that is due.
+const LEAD_MAX: Duration = Duration::from_micros(60);
+/// What an alarm that came too late adds to the lead; one that came too early takes half as much off, so one in three
+/// comes too late.
+const LEAD_STEP: Duration = Duration::from_micros(2);
+
+impl Heap {
+    fn next(&self) -> Option<Duration> {
+        self.sleepers.peek().map(|Reverse(next)| next.at)
+    }
+
+    /// Learns from an alarm that came at `now`.
+    fn learn(&mut self, now: Duration) {
+        if let Some(at) = self.armed.take() {
+            self.lead = if now > at {
+                (self.lead + LEAD_STEP).min(LEAD_MAX)
+            } else {
+                self.lead.saturating_sub(LEAD_STEP / 2)
+            };
+        }
+    }
 }
 
 struct Sleeper {
@@ -129,16 +189,41 @@ impl Timers {
         self.in_use.load(Ordering::Relaxed)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Heap> {
+        self.heap.lock().expect("no holder of this lock panics")
+    }
+
     fn add(&self, at: Duration, waker: &Waker, time: &RealTime) {
-        let mut heap = self.heap.lock().expect("no holder of this lock panics");
+        let mut heap = self.lock();
         heap.added += 1;
         let order = heap.added;
         heap.sleepers.push(Reverse(Sleeper { at, order, waker: waker.clone() }));
-        if heap.armed.is_none_or(|armed| at < armed) {
-            heap.armed = Some(at);
-            self.alarm.set(at.saturating_sub(time.now()));
-        }
+        self.arm(&mut heap, time.now());
         self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the alarm for who is next, unless it is, or there is no time for it.
+    fn arm(&self, heap: &mut Heap, now: Duration) {
+        if let Some(next) = heap.next()
+            && heap.armed != Some(next)
+            && let Some(after) = next.checked_sub(now + heap.lead)
+        {
+            heap.armed = Some(next);
+            self.alarm.set(after);
+        }
+    }
+
+    /// Whether someone is due.
+    fn is_due(&self, now: Duration) -> bool {
+        self.in_use() && self.lock().next().is_some_and(|next| next <= now)
+    }
+
+    /// Whether someone is due so soon that the alarm is not set for it.
+    fn is_near(&self, now: Duration) -> bool {
+        self.in_use() && {
+            let heap = self.lock();
+            heap.next().is_some_and(|next| next <= now + heap.lead)
+        }
     }
 
     /// Wakes who is due, sets the alarm for who is next.
@@ -148,22 +233,19 @@ impl Timers {
             return;
         }
         loop {
-            let mut heap = self.heap.lock().expect("no holder of this lock panics");
+            let mut heap = self.lock();
             let now = time.now();
-            while heap.sleepers.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            while heap.next().is_some_and(|next| next <= now) {
                 if let Some(Reverse(sleeper)) = heap.sleepers.pop() {
                     sleeper.waker.wake();
                 }
             }
-            let next = heap.sleepers.peek().map(|Reverse(next)| next.at);
-            if next.is_some() && next != heap.armed {
-                self.alarm.set(next.unwrap_or_default().saturating_sub(now));
-            }
-            heap.armed = next;
+            self.arm(&mut heap, now);
             drop(heap);
             if self.alarm.poll_rung(context).is_pending() {
                 return;
             }
+            self.lock().learn(time.now());
         }
     }
 }

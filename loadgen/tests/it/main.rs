@@ -1,6 +1,7 @@
 //! The load generator through its public interface.
 
 mod assertions;
+mod bounds;
 mod command_lines;
 mod hey;
 mod schedule;
