@@ -102,6 +102,18 @@ fn logs_of_several_runs_merge() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_costs_no_run() {
+    let server = Server::plain();
+    let output = loadgen(&["-n", "1", "-c", "1", "--hdr", "/nonexistent/log.hdr", &server.url("/")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        text,
+        "loadgen: HdrHistogram log /nonexistent/log.hdr: No such file or directory (os error 2)\n"
+    );
+    assert_eq!((output.status.code(), server.count()), (Some(1), 0));
+}
+
+#[test]
 fn an_interrupt_ends_the_run_with_its_summary() {
     let server = Server::plain();
     let child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
