@@ -4,7 +4,6 @@ mod clock;
 mod dial;
 mod http1;
 mod http2;
-mod redirect;
 pub mod response;
 mod target;
 mod tls;

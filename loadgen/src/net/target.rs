@@ -9,11 +9,11 @@ use http::Method;
 
 use crate::net::clock::{Deadline, RealTime};
 use crate::net::dial::{Dialer, Origin};
-use crate::net::http1::{Broken, Http1, Reply, Surroundings, stage};
+use crate::net::http1::{Broken, Http1, Reply, Scratch, Surroundings, stage};
 use crate::net::http2::{self, Http2, Pool, Way};
-use crate::net::redirect::{REDIRECTS_MAX, follow, is_redirect};
 use crate::net::response::Wanted;
 use crate::net::wire::{self, Framing};
+use crate::redirect::{REDIRECTS_MAX, follow, is_redirect};
 use crate::{Answer, Exchange, Failure, FailureKind, Mix, Phases, RequestSpec, Target, Time as _};
 
 /// Servers to which one worker keeps a connection.
@@ -75,6 +75,7 @@ pub struct SocketTarget {
     dialer: Arc<Dialer>,
     time: RealTime,
     pool: Pool,
+    scratch: Scratch,
 }
 
 /// A request, ready to go out.
@@ -132,6 +133,7 @@ impl SocketTarget {
             dialer,
             time,
             pool: Pool::default(),
+            scratch: Scratch::default(),
         };
         let fixed = target.mix.fixed().map(|request| request.map(|request| target.prepare(request.clone())));
         target.fixed = fixed.collect();
@@ -233,7 +235,8 @@ impl SocketTarget {
                 Way::Shared(sender) => {
                     let body = keeps_body.then_some(body);
                     let began = self.time.now();
-                    let around = Surroundings { time: &self.time, stage, phases, began, body };
+                    let around =
+                        Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
                     return Box::pin(http2::exchange(sender, request, wanted, around)).await;
                 }
                 Way::Own(stream) => opened = stream.map(|stream| Box::new(Http1::new(stream))),
@@ -267,7 +270,8 @@ impl SocketTarget {
                 }
             };
             let body = keeps_body.then_some(&mut *body);
-            let around = Surroundings { time: &self.time, stage, phases, began, body };
+            let around =
+                Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
             match connection.exchange(bytes, wanted, around).await {
                 Ok(reply) => {
                     if reply.reusable && !self.options.close {

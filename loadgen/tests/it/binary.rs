@@ -58,6 +58,8 @@ fn weights_templates_and_groups_work_together() {
     let small = ["-n", "40", "-c", "1", "--template", "--url", &primary, "--url", &canary];
     let by_json = report(&[&small[..], &["--by", "json:info.version"]].concat());
     assert_eq!(by_json["groups"]["v2"]["requests"], 10);
+    let last = server.requests.lock().unwrap().last().unwrap().clone();
+    assert!(!last.headers.contains_key("accept-encoding"), "no one can look into a compressed body");
     let by_url = report(&[&small[..], &["--by", "url"]].concat());
     assert_eq!(by_url["groups"].as_object().unwrap().len(), 2);
     let text = loadgen(&[&small[..], &["--by", "header:x-version"]].concat());
