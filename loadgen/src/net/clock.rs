@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -47,8 +47,18 @@ impl RealTime {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn since(origin: Instant) -> std::io::Result<Self> {
-        let timers = Timers { heap: Mutex::default(), alarm: Alarm::new()?, in_use: AtomicBool::new(false) };
+        let timers = Timers {
+            heap: Mutex::default(),
+            alarm: Alarm::new()?,
+            in_use: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+        };
         Ok(RealTime { origin, timers: Arc::new(timers) })
+    }
+
+    /// When the clock was last looked at, which [`drive`](RealTime::drive) does before each turn of the work.
+    fn seen(&self) -> Duration {
+        Duration::from_nanos(self.timers.seen.load(Ordering::Relaxed))
     }
 
     /// Runs `work` and this time's timers. Waits awake where sleeping would take longer.
@@ -60,7 +70,8 @@ impl RealTime {
         // Many workers in one task: the runtime's budget for a task would send them round in circles.
         tokio::task::unconstrained(poll_fn(|context| {
             bell.outer.register(context.waker());
-            let progress = bell.rung.swap(false, Ordering::AcqRel) || self.timers.is_due(self.now());
+            let now = self.now();
+            let progress = bell.rung.swap(false, Ordering::AcqRel) || self.timers.is_due(now);
             if progress {
                 let mut inner = Context::from_waker(&waker);
                 let in_use = self.timers.in_use();
@@ -103,7 +114,9 @@ impl Wake for Bell {
 
 impl Time for RealTime {
     fn now(&self) -> Duration {
-        self.origin.elapsed()
+        let now = self.origin.elapsed();
+        self.timers.seen.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        now
     }
 
     async fn sleep_until(&self, at: Duration) {
@@ -122,6 +135,8 @@ struct Timers {
     heap: Mutex<Heap>,
     alarm: Alarm,
     in_use: AtomicBool,
+    /// Nanoseconds when the clock was last looked at.
+    seen: AtomicU64,
 }
 
 #[derive(Default)]
@@ -336,6 +351,8 @@ pub(crate) struct Deadline(Option<Armed>);
 
 /// A timer that will wake somebody.
 struct Armed {
+    /// When it does.
+    at: Duration,
     sleep: Pin<Box<Sleep>>,
     waker: Waker,
 }
@@ -356,11 +373,12 @@ impl Deadline {
             let Some(at) = at else { return Poll::Pending };
             let instant = || tokio::time::Instant::from_std(time.origin + at);
             let armed = self.0.get_or_insert_with(|| Armed {
+                at,
                 sleep: Box::pin(tokio::time::sleep_until(instant())),
                 waker: Waker::noop().clone(),
             });
             // Still set, to this limit or an earlier one, and going to wake this task: nothing to do.
-            if !armed.sleep.is_elapsed() && armed.waker.will_wake(context.waker()) {
+            if time.seen() < armed.at && armed.waker.will_wake(context.waker()) {
                 return Poll::Pending;
             }
             armed.waker.clone_from(context.waker());
@@ -369,6 +387,7 @@ impl Deadline {
                     return Poll::Ready(None);
                 }
                 armed.sleep.as_mut().reset(instant());
+                armed.at = at;
             }
             Poll::Pending
         })

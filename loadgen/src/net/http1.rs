@@ -46,8 +46,9 @@ pub(crate) struct Http1 {
     stream: Stream,
     /// The beginning of something that is to be read as a whole: a head, most likely.
     rest: Vec<u8>,
-    /// When its last answer ended.
+    /// When its last answer ended; none before and during an exchange.
     idle_since: Option<Duration>,
+    busy: bool,
 }
 
 /// A response.
@@ -83,7 +84,12 @@ pub(crate) struct Surroundings<'a> {
 
 impl Http1 {
     pub(crate) fn new(stream: Stream) -> Self {
-        Http1 { stream, rest: Vec::new(), idle_since: None }
+        Http1 { stream, rest: Vec::new(), idle_since: None, busy: false }
+    }
+
+    /// Whether an exchange began and did not end well: it was given up, or it failed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Whether the other side still keeps the connection open and quiet. One that was used a moment ago is believed
@@ -108,7 +114,8 @@ impl Http1 {
         around: Surroundings<'_>,
     ) -> Result<Reply, Broken> {
         let Surroundings { time, scratch, stage, phases, began, mut body } = around;
-        let reused = self.idle_since.is_some();
+        let reused = self.idle_since.take().is_some();
+        self.busy = true;
         let (mut written, mut flushed, mut write_failed) = (0, false, false);
         let mut parser = ResponseParser::new(wanted);
         let mut first = None;
@@ -199,6 +206,7 @@ impl Http1 {
         })
         .await?;
         self.idle_since = Some(reply.finished);
+        self.busy = false;
         Ok(reply)
     }
 }

@@ -81,13 +81,13 @@ pub struct SocketTarget {
 /// A request, ready to go out.
 struct Prepared {
     request: RequestSpec,
-    origin: Origin,
+    origin: Arc<Origin>,
     bytes: Vec<u8>,
     group: Option<Arc<str>>,
 }
 
-/// A worker's connections by server; none while it is in use or where it was closed.
-type Links = Vec<(Origin, Option<Box<Http1>>)>;
+/// A worker's connections by server; none where it was closed.
+type Links = Vec<(Arc<Origin>, Option<Http1>)>;
 
 /// One worker's connections.
 pub struct SocketConnection {
@@ -141,7 +141,7 @@ impl SocketTarget {
     }
 
     fn prepare(&self, request: RequestSpec) -> Prepared {
-        let origin = Origin::of(&request.url);
+        let origin = Arc::new(Origin::of(&request.url));
         let proxy = self.dialer.route.proxy.as_ref().filter(|_| !origin.tls);
         let framing = Framing {
             close: self.options.close,
@@ -239,46 +239,48 @@ impl SocketTarget {
                         Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
                     return Box::pin(http2::exchange(sender, request, wanted, around)).await;
                 }
-                Way::Own(stream) => opened = stream.map(|stream| Box::new(Http1::new(stream))),
+                Way::Own(stream) => opened = stream,
             }
         }
-        let slot = match links.iter().position(|(linked, _)| linked == origin) {
+        // Most often it is the very same.
+        let known = |(linked, _): &(Arc<Origin>, _)| Arc::ptr_eq(linked, origin) || linked == origin;
+        let slot = match links.iter().position(known) {
             Some(slot) => slot,
             None => {
                 if links.len() >= LINKS_MAX {
                     links.remove(0);
                 }
-                links.push((origin.clone(), None));
+                links.push((Arc::clone(origin), None));
                 links.len() - 1
             }
         };
+        let link = &mut links[slot].1;
+        if let Some(stream) = opened {
+            *link = Some(Http1::new(stream));
+        } else if let Some(idle) = link
+            && !idle.is_open(began).await
+        {
+            *link = None;
+        }
         loop {
-            let idle = match opened.take() {
-                Some(connection) => Some(connection),
-                None => match links[slot].1.take() {
-                    Some(mut idle) => idle.is_open(began).await.then_some(idle),
-                    None => None,
-                },
-            };
-            let mut connection = match idle {
+            let connection = match link {
                 Some(connection) => connection,
                 None => {
                     stage.store(stage::CONNECTING, Ordering::Relaxed);
                     let dialled = Box::pin(self.dialer.dial(origin, &self.time, phases)).await?;
                     began = self.time.now();
-                    Box::new(Http1::new(dialled.stream))
+                    link.insert(Http1::new(dialled.stream))
                 }
             };
             let body = keeps_body.then_some(&mut *body);
             let around =
                 Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
-            match connection.exchange(bytes, wanted, around).await {
-                Ok(reply) => {
-                    if reply.reusable && !self.options.close {
-                        links[slot].1 = Some(connection);
-                    }
-                    return Ok(reply);
-                }
+            let exchanged = connection.exchange(bytes, wanted, around).await;
+            if self.options.close || !exchanged.as_ref().is_ok_and(|reply| reply.reusable) {
+                *link = None;
+            }
+            match exchanged {
+                Ok(reply) => return Ok(reply),
                 Err(Broken::Stale) if is_idempotent(&request.method) => {}
                 Err(Broken::Stale) => {
                     return Err(Failure { kind: FailureKind::Reset, text: Cow::Borrowed("EOF") });
@@ -364,6 +366,10 @@ impl Target for SocketTarget {
         let result = deadline.limit(&self.time, limit, work).await;
         *busy = false;
         let result = result.unwrap_or_else(|| {
+            // What was given up in the middle is of no more use.
+            for (_, link) in links {
+                link.take_if(|connection| connection.is_busy());
+            }
             let text = match stage.load(Ordering::Relaxed) {
                 stage::READING => {
                     "context deadline exceeded (Client.Timeout or context cancellation while reading body)"
