@@ -1,6 +1,7 @@
 //! Whatever a run meets, its results have a bound: `cargo bench -p benches --bench loadgen -- --day` measures the
 //! memory of a whole process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use loadgen::{Answer, Exchange, Failure, FailureKind, Recorder, Report, Sample, Tally};
@@ -25,7 +26,7 @@ fn results_of_any_kind_and_number_fit() {
     let mut recorded = 0;
     // More groups, error texts and seconds than are kept apart, and latencies from a nanosecond to a day.
     for round in 0..200_u64 {
-        let group = Some(format!("version {round}").into());
+        let group: Option<Arc<str>> = Some(format!("version {round}").into());
         for magnitude in 0..47 {
             let latency = Duration::from_nanos(1 << magnitude);
             let answer = Answer { status: 200 + (round % 300) as u16, content_length: None, body_bytes: 1 };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::secure::{Files, serve};
-use crate::server::{Server, report};
+use crate::server::{Server, Then, report};
 
 /// A proxy on a port of its own; the heads of the requests that it got are kept.
 struct Proxy {
@@ -153,9 +153,8 @@ fn a_proxy_that_is_not_there_or_silent_is_no_mystery() {
     assert_eq!(absent["errors"], json!({text: 6}));
     assert_eq!(absent["failures"], json!({"connect": 6}));
 
-    let silent = Server::start(|_, _| (Vec::new(), crate::server::Then::Hang));
-    let flags =
-        ["-n", "2", "-c", "2", "-t", "1", "-x", &silent.address.to_string(), "https://nowhere.invalid/"];
-    let silent = report(&flags);
-    assert_eq!(silent["failures"], json!({"timeout": 2}), "{silent}");
+    let silent = Server::start(|_, _| (Vec::new(), Then::Hang));
+    let address = silent.address.to_string();
+    let report = report(&["-n", "2", "-c", "2", "-t", "1", "-x", &address, "https://nowhere.invalid/"]);
+    assert_eq!(report["failures"], json!({"timeout": 2}), "{report}");
 }
