@@ -222,15 +222,17 @@ impl Timers {
         self.in_use.store(true, Ordering::Relaxed);
     }
 
-    /// Sets the alarm for who is next, unless it is, or there is no time for it.
-    fn arm(&self, heap: &mut Heap, now: Duration) {
+    /// Sets the alarm for who is next, unless it is, or there is no time for it. Returns whether it did.
+    fn arm(&self, heap: &mut Heap, now: Duration) -> bool {
         if let Some(next) = heap.next()
             && heap.armed != Some(next)
             && let Some(after) = next.checked_sub(now + heap.lead)
         {
             heap.armed = Some(next);
             self.alarm.set(after);
+            return true;
         }
+        false
     }
 
     /// Whether someone is due.
@@ -253,19 +255,22 @@ impl Timers {
             return;
         }
         loop {
+            let rung = self.alarm.poll_rung(context).is_ready();
             let mut heap = self.lock();
             let now = time.now();
+            if rung {
+                // Before it is set for the next.
+                heap.learn(now);
+            }
             while heap.next().is_some_and(|next| next <= now) {
                 if let Some(Reverse(sleeper)) = heap.sleepers.pop() {
                     sleeper.waker.wake();
                 }
             }
-            self.arm(&mut heap, now);
-            drop(heap);
-            if self.alarm.poll_rung(context).is_pending() {
+            let set = self.arm(&mut heap, now);
+            if !rung && !set {
                 return;
             }
-            self.lock().learn(time.now());
         }
     }
 }
