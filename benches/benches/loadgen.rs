@@ -3,17 +3,28 @@
 //! One server, answering from one core; one client at a time, on the other. Each tool runs in turn, several rounds,
 //! and the table has the median of the rounds. Peers that are not installed are named and left out. `raw` is the
 //! ceiling: a loop over TCP that parses nothing. Options: `--seconds N`, `--rounds N`, `--connections A,B,C`.
+//!
+//! `--open` measures the open model instead: the error of the rate, and of the timers, at 20, 2,000 and 20,000
+//! requests per second. `--day` pushes a day at 10,000 requests per second through the scheduler and the recorder, on a
+//! clock that does not wait, and says how much memory that took.
 #![allow(
     clippy::disallowed_methods,
     missing_docs,
     reason = "a benchmark of real processes in real time, with no interface"
 )]
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt::Write as _;
-use std::io::Read as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::pin::pin;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use loadgen::{Answer, Arrivals, Exchange, Failure, FailureKind, Pace, Plan, Recorder, Target, Time};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,6 +40,8 @@ fn main() -> ExitCode {
         Some("--serve") => serve(),
         Some("--raw") => raw(&args[1..]),
         Some("--loadgen") => return ExitCode::from(loadgen::cli::main("loadgen", &args[1..])),
+        Some("--open") => open(&args),
+        Some("--day") => day(),
         // `cargo test --benches` asks whether it starts.
         Some("--test") => {}
         _ => compare(&args),
@@ -108,18 +121,49 @@ struct Run {
     memory: f64,
 }
 
+/// The value of an option.
+fn option(args: &[String], name: &str, default: &str) -> String {
+    let at = args.iter().position(|arg| arg == name);
+    at.and_then(|at| args.get(at + 1)).map_or_else(|| default.to_owned(), Clone::clone)
+}
+
+fn this() -> String {
+    std::env::current_exe().unwrap().to_string_lossy().into_owned()
+}
+
+/// A server on a core of its own, and its port.
+struct Served {
+    process: Child,
+    port: String,
+}
+
+impl Served {
+    fn start() -> Self {
+        let mut process = pinned("1", &[&this(), "--serve"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("taskset (util-linux) runs");
+        let mut port = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Served { process, port: port.trim().to_owned() }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn compare(args: &[String]) {
-    let option = |name: &str, default: &str| {
-        let at = args.iter().position(|arg| arg == name);
-        at.and_then(|at| args.get(at + 1)).map_or_else(|| default.to_owned(), Clone::clone)
-    };
-    let seconds: u64 = option("--seconds", "3").parse().expect("--seconds takes a number");
-    let rounds: usize = option("--rounds", "3").parse().expect("--rounds takes a number");
-    let connections: Vec<usize> = option("--connections", "2,50,500")
+    let seconds: u64 = option(args, "--seconds", "3").parse().expect("--seconds takes a number");
+    let rounds: usize = option(args, "--rounds", "3").parse().expect("--rounds takes a number");
+    let connections: Vec<usize> = option(args, "--connections", "2,50,500")
         .split(',')
         .map(|number| number.parse().expect("--connections takes numbers"))
         .collect();
-    let this = std::env::current_exe().unwrap().to_string_lossy().into_owned();
+    let this = this();
     let mut tools = vec!["raw", "loadgen"];
     for peer in ["wrk", "oha", "hey"] {
         if find(peer) {
@@ -128,13 +172,7 @@ fn compare(args: &[String]) {
             println!("{peer} is not installed: left out");
         }
     }
-    let mut server =
-        pinned("1", &[&this, "--serve"]).stdout(Stdio::piped()).spawn().expect("taskset (util-linux) runs");
-    let mut port = String::new();
-    let mut byte = [0];
-    while server.stdout.as_mut().unwrap().read(&mut byte).is_ok_and(|read| read == 1) && byte[0] != b'\n' {
-        port.push(char::from(byte[0]));
-    }
+    let server = Served::start();
     let mut table = String::from(
         "| connections | client | requests/s | requests per client CPU second | of hey's | peak memory, MB |\n\
          | ---: | --- | ---: | ---: | ---: | ---: |\n",
@@ -143,7 +181,7 @@ fn compare(args: &[String]) {
         let mut runs = vec![Vec::new(); tools.len()];
         for _ in 0..rounds {
             for (tool, runs) in tools.iter().zip(&mut runs) {
-                runs.push(measure(tool, &this, &port, connections, seconds));
+                runs.push(measure(tool, &this, &server.port, connections, seconds));
             }
         }
         let per_cpu = |runs: &[Run]| median(runs.iter().map(|run| run.requests / run.cpu));
@@ -159,8 +197,6 @@ fn compare(args: &[String]) {
             );
         }
     }
-    let _ = server.kill();
-    let _ = server.wait();
     println!("{table}");
 }
 
@@ -186,7 +222,22 @@ fn measure(tool: &str, this: &str, port: &str, connections: usize, seconds: u64)
         _ => vec!["hey", "-cpus", "1", "-z", &z, "-c", &c, &url],
     };
     let started = Instant::now();
-    let mut child = pinned("0", &command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let child = pinned("0", &command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut run, output) = watch(child);
+    run.wall = started.elapsed().as_secs_f64().min(seconds as f64 + 0.5);
+    run.requests = requests(&output).unwrap_or_else(|| panic!("{tool} printed no count:\n{output}"));
+    run
+}
+
+/// The most memory that a process had, in kilobytes.
+fn peak_memory(process: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Waits for a process; returns what it took and what it printed.
+fn watch(mut child: Child) -> (Run, String) {
     let mut run = Run::default();
     // A process that ended keeps its times until it is waited for.
     loop {
@@ -196,19 +247,13 @@ fn measure(tool: &str, this: &str, port: &str, connections: usize, seconds: u64)
         if fields[0] == "Z" {
             break;
         }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        if let Some(peak) = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()) {
-            run.memory = f64::max(run.memory, peak);
-        }
+        run.memory = run.memory.max(peak_memory(&child.id().to_string()).unwrap_or(0.0));
         std::thread::sleep(Duration::from_millis(20));
     }
-    run.wall = started.elapsed().as_secs_f64().min(seconds as f64 + 0.5);
     let mut output = String::new();
     child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
     child.wait().unwrap();
-    run.requests = requests(&output).unwrap_or_else(|| panic!("{tool} printed no count:\n{output}"));
-    run
+    (run, output)
 }
 
 /// `N requests in`, or `[200] N responses`.
@@ -223,4 +268,153 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// The open model as a user runs it: `loadgen --rate R`, on one core.
+fn open(args: &[String]) {
+    let seconds: u64 = option(args, "--seconds", "5").parse().expect("--seconds takes a number");
+    let server = Served::start();
+    println!(
+        "| rate | requests | error of the rate, % | latency p50 from sending, µs | p50 from when due, µs | CPU, % |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: |"
+    );
+    for rate in [20, 2_000, 20_000] {
+        let (rate_text, z) = (rate.to_string(), format!("{seconds}s"));
+        let url = format!("http://127.0.0.1:{}/", server.port);
+        let command =
+            [&this(), "--loadgen", "--json", "--rate", &rate_text, "-z", &z, &url].map(str::to_owned);
+        let child =
+            pinned("0", &command.each_ref().map(String::as_str)).stdout(Stdio::piped()).spawn().unwrap();
+        let (run, output) = watch(child);
+        let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+        let micros = |of: &str| report[of]["p50"].as_f64().unwrap() * 1e6;
+        let (requests, total) =
+            (report["requests"].as_f64().unwrap(), report["total_seconds"].as_f64().unwrap());
+        println!(
+            "| {rate} | {requests} | {:.3} | {:.0} | {:.0} | {:.1} |",
+            (requests / total / f64::from(rate) - 1.0) * 100.0,
+            micros("latency"),
+            micros("latency_from_due"),
+            run.cpu / total * 100.0,
+        );
+    }
+}
+
+/// A clock that goes on to whoever sleeps for the shortest time, as soon as all sleep.
+#[derive(Default)]
+struct Hurried {
+    now: AtomicU64,
+    sleepers: Mutex<BinaryHeap<Reverse<Sleeper>>>,
+}
+
+struct Sleeper(u64, Waker);
+
+impl PartialEq for Sleeper {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Sleeper {}
+
+impl PartialOrd for Sleeper {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sleeper {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl Hurried {
+    /// Runs `work` to its end.
+    fn drive(&self, work: impl Future) {
+        let mut work = pin!(work);
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        while work.as_mut().poll(&mut context).is_pending() {
+            let Reverse(Sleeper(at, waker)) = self.sleepers.lock().unwrap().pop().expect("someone sleeps");
+            self.now.fetch_max(at, Ordering::Relaxed);
+            waker.wake();
+        }
+    }
+}
+
+impl Time for Hurried {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+    }
+
+    async fn sleep_until(&self, at: Duration) {
+        let at = u64::try_from(at.as_nanos()).unwrap();
+        std::future::poll_fn(|context| {
+            if self.now.load(Ordering::Relaxed) >= at {
+                return Poll::Ready(());
+            }
+            self.sleepers.lock().unwrap().push(Reverse(Sleeper(at, context.waker().clone())));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Answers after anything from a microsecond to two seconds, half of the time within a millisecond; one request in a
+/// thousand fails, each with a text of its own; a tenth comes from a canary.
+struct Varied {
+    served: AtomicU64,
+    groups: [Arc<str>; 2],
+}
+
+impl Target for Varied {
+    type Connection = ();
+
+    fn connection(&self, _index: usize) {}
+
+    async fn send(&self, _connection: &mut (), _sent: Duration) -> Exchange {
+        let number = self.served.fetch_add(1, Ordering::Relaxed);
+        // The bits of a number's product with an odd constant are as good as drawn.
+        let drawn = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let magnitude = (drawn >> 32 | 1 << 20).leading_zeros() - 32;
+        let nanos = (1_000 << magnitude) * (drawn & 0x3ff) + 1_000;
+        let latency = Duration::from_nanos(nanos);
+        let group = Arc::clone(&self.groups[usize::from(number % 10 == 0)]);
+        if number % 1_000 == 999 {
+            let text = format!("broken in its own way, number {number}").into();
+            let failure = Failure { kind: FailureKind::Reset, text };
+            return Exchange { group: Some(group), ..Exchange::failed(failure, latency) };
+        }
+        let answer = Answer { status: 200, content_length: Some(13), body_bytes: 13 };
+        Exchange { group: Some(group), ..Exchange::answered(answer, latency) }
+    }
+}
+
+/// A day at 10,000 requests per second: every result is scheduled and recorded, none is waited for.
+fn day() {
+    let plan = Plan {
+        connections: 200,
+        requests: None,
+        duration: Some(Duration::from_secs(24 * 3600)),
+        pace: Pace::Open(Arrivals::constant(10_000.0)),
+        ..Plan::default()
+    };
+    let target = Varied { served: AtomicU64::new(0), groups: ["primary".into(), "canary".into()] };
+    let recorder = Recorder::default();
+    let (before, started) = (peak_memory("self").unwrap(), Instant::now());
+    let clock = Hurried::default();
+    clock.drive(loadgen::run(&plan, &target, &clock, &recorder));
+    let report = recorder.finish();
+    assert_eq!(report.all.requests, 864_000_000);
+    assert_eq!(report.all.failed(), 864_000);
+    println!(
+        "{} requests in {:.0} s; p50 {:?}, p99.99 {:?}, slowest {:?}; peak memory {:.1} MB, {:.1} MB before the run",
+        report.all.requests,
+        started.elapsed().as_secs_f64(),
+        report.all.latency.quantile(0.5),
+        report.all.latency.quantile(0.9999),
+        report.all.latency.most(),
+        peak_memory("self").unwrap() / 1024.0,
+        before / 1024.0,
+    );
 }

@@ -42,6 +42,12 @@ pub fn main(program: &str, args: &[String]) -> u8 {
             return u8::try_from(error.code).unwrap_or(exit::UNUSABLE);
         }
     };
+    if let Some(file) = &options.hdr
+        && let Err(error) = hdr::check(file)
+    {
+        complain(program, &format!("HdrHistogram log {}: {error}", file.display()));
+        return exit::UNUSABLE;
+    }
     for note in &options.notes {
         complain(program, note);
     }

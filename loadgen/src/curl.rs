@@ -19,8 +19,12 @@ pub mod exit {
     pub const CONNECT: i32 = 7;
     /// HTTP status 400 or above, with `-f`.
     pub const HTTP: i32 = 22;
+    /// A file could not be read.
+    pub const READ: i32 = 26;
     /// The time limit passed.
     pub const TIMEOUT: i32 = 28;
+    /// Too many redirects.
+    pub const REDIRECTS: i32 = 47;
     /// The server closed the connection without an answer.
     pub const EMPTY: i32 = 52;
     /// TLS did not come about.
@@ -121,6 +125,11 @@ impl Args {
             }
         }
         flags.finish()
+    }
+
+    /// Whether `--retry` tries again after this status: those that may pass by themselves, in curl's list.
+    pub fn is_transient(status: u16) -> bool {
+        matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
     }
 
     /// The exit code after a failure.

@@ -54,6 +54,7 @@ pub mod net;
 mod pace;
 mod plan;
 mod record;
+pub mod redirect;
 mod request;
 mod run;
 pub mod shell;

@@ -4,10 +4,10 @@ mod clock;
 mod dial;
 mod http1;
 mod http2;
-mod redirect;
 pub mod response;
 mod target;
 mod tls;
+mod watch;
 mod wire;
 
 pub use clock::RealTime;

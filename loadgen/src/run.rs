@@ -243,6 +243,8 @@ impl<T: Target, C: Time> Worker<'_, T, C> {
         };
         let from = share.recorded_from();
         if due >= from {
+            // Only an open model's requests are due at times of their own; in a closed one our delay is no one's wait.
+            let due = if share.arrivals.is_some() { due } else { sent };
             share.recorder.record(&Sample { due: due - from, sent: sent.saturating_sub(from), exchange });
         }
         Some(finished)

@@ -23,6 +23,12 @@ const MERGED_QUANTILES: [f64; 8] = [0.50, 0.75, 0.90, 0.95, 0.99, 0.999, 0.9999,
 /// Histograms by tag; no tag is the empty one.
 type ByTag = BTreeMap<String, (Duration, Histogram<u64>)>;
 
+/// Whether a file can be written; creates it. Asked before a run, whose results would be lost after it.
+pub(crate) fn check(file: &Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// Writes a report's latencies to a file.
 pub(crate) fn write(file: &Path, report: &Report) -> Result<(), String> {
     let mut histograms = ByTag::new();

@@ -117,6 +117,10 @@ pub(crate) fn parse(args: &[String], as_hey: bool) -> Result<Options, UsageError
     if own.open() {
         own.fit_connections(&mut parsed);
     }
+    if let Some(GroupBy::Json(_)) = own.by {
+        // A field of a compressed body is out of reach.
+        parsed.flags.push(("disable-compression".to_owned(), "true".to_owned()));
+    }
     let hey = hey::Args::from_parsed(&parsed)?;
     if let Some(ignored) = hey.ignored.first() {
         let hint = if ignored.starts_with('-') {

@@ -5,19 +5,22 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use futures::task::AtomicWaker;
 use tokio::time::Sleep;
 
 use crate::Time;
+use crate::net::watch::Watch;
 
 /// Time since a moment in this process.
 ///
-/// Sleeping needs [`RealTime::drive`] on the same runtime. On Linux the timers are a `timerfd`, which is exact to some
-/// microseconds; elsewhere the runtime's timer is used up to two milliseconds before, and then the clock is watched.
+/// Sleeping needs [`RealTime::drive`] on the same runtime. On Linux the timers are a `timerfd`, set as much too early
+/// as this machine is found to wake late, and the clock is watched for the rest; elsewhere the runtime's timer is used
+/// up to two milliseconds before.
 #[derive(Clone)]
 pub struct RealTime {
     origin: Instant,
@@ -44,31 +47,76 @@ impl RealTime {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn since(origin: Instant) -> std::io::Result<Self> {
-        let timers = Timers { heap: Mutex::default(), alarm: Alarm::new()?, in_use: AtomicBool::new(false) };
+        let timers = Timers {
+            heap: Mutex::default(),
+            alarm: Alarm::new()?,
+            in_use: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+        };
         Ok(RealTime { origin, timers: Arc::new(timers) })
     }
 
-    /// Runs `work` and this time's timers.
+    /// When the clock was last looked at, which [`drive`](RealTime::drive) does before each turn of the work.
+    fn seen(&self) -> Duration {
+        Duration::from_nanos(self.timers.seen.load(Ordering::Relaxed))
+    }
+
+    /// Runs `work` and this time's timers. Waits awake where sleeping would take longer.
     pub async fn drive<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), outer: AtomicWaker::new() });
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut watch = Watch::default();
         // Many workers in one task: the runtime's budget for a task would send them round in circles.
         tokio::task::unconstrained(poll_fn(|context| {
-            let watched = self.timers.in_use();
-            self.timers.ring(self, context);
-            let done = work.as_mut().poll(context);
-            if !watched && done.is_pending() {
-                // The first to sleep began just now.
-                self.timers.ring(self, context);
+            bell.outer.register(context.waker());
+            let now = self.now();
+            let progress = bell.rung.swap(false, Ordering::AcqRel) || self.timers.is_due(now);
+            if progress {
+                let mut inner = Context::from_waker(&waker);
+                let in_use = self.timers.in_use();
+                self.timers.ring(self, &mut inner);
+                if let Poll::Ready(done) = work.as_mut().poll(&mut inner) {
+                    return Poll::Ready(done);
+                }
+                if !in_use {
+                    // The first to sleep began just now.
+                    self.timers.ring(self, &mut inner);
+                }
             }
-            done
+            let now = self.now();
+            if watch.again(now, progress) || self.timers.is_near(now) {
+                // The runtime looks for events and comes back.
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
         }))
         .await
     }
 }
 
+/// Tells whether it was the work that was woken.
+struct Bell {
+    rung: AtomicBool,
+    outer: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.outer.wake();
+    }
+}
+
 impl Time for RealTime {
     fn now(&self) -> Duration {
-        self.origin.elapsed()
+        let now = self.origin.elapsed();
+        self.timers.seen.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        now
     }
 
     async fn sleep_until(&self, at: Duration) {
@@ -87,14 +135,46 @@ struct Timers {
     heap: Mutex<Heap>,
     alarm: Alarm,
     in_use: AtomicBool,
+    /// Nanoseconds when the clock was last looked at.
+    seen: AtomicU64,
 }
 
 #[derive(Default)]
 struct Heap {
     sleepers: BinaryHeap<Reverse<Sleeper>>,
     added: u64,
-    /// What the alarm is set to.
+    /// Whom the alarm is set for.
     armed: Option<Duration>,
+    /// For whom the alarm has come.
+    watched: Option<Duration>,
+    /// How much too early the alarm is set.
+    lead: Duration,
+}
+
+/// The most that the alarm is set too early.
+const LEAD_MAX: Duration = Duration::from_micros(200);
+/// The most that one late alarm adds to the lead: a thread that was not given its core for milliseconds says nothing
+/// about the next time.
+const LEAD_STEP: Duration = Duration::from_micros(20);
+
+impl Heap {
+    fn next(&self) -> Option<Duration> {
+        self.sleepers.peek().map(|Reverse(next)| next.at)
+    }
+
+    /// The alarm came at `now`: from here on the clock is watched. Half of what it was late is added to the lead, an
+    /// eighth of what it was early is taken off.
+    fn learn(&mut self, now: Duration) {
+        let Some(at) = self.armed else { return };
+        if at > now + LEAD_MAX {
+            // What came is an alarm that was set before.
+            self.armed = None;
+            return;
+        }
+        let (late, early) = (now.saturating_sub(at), at.saturating_sub(now));
+        self.lead = (self.lead + (late / 2).min(LEAD_STEP)).saturating_sub(early / 8).min(LEAD_MAX);
+        self.watched = Some(at);
+    }
 }
 
 struct Sleeper {
@@ -129,16 +209,43 @@ impl Timers {
         self.in_use.load(Ordering::Relaxed)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Heap> {
+        self.heap.lock().expect("no holder of this lock panics")
+    }
+
     fn add(&self, at: Duration, waker: &Waker, time: &RealTime) {
-        let mut heap = self.heap.lock().expect("no holder of this lock panics");
+        let mut heap = self.lock();
         heap.added += 1;
         let order = heap.added;
         heap.sleepers.push(Reverse(Sleeper { at, order, waker: waker.clone() }));
-        if heap.armed.is_none_or(|armed| at < armed) {
-            heap.armed = Some(at);
-            self.alarm.set(at.saturating_sub(time.now()));
-        }
+        self.arm(&mut heap, time.now());
         self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the alarm for who is next, unless it is, or there is no time for it. Returns whether it did.
+    fn arm(&self, heap: &mut Heap, now: Duration) -> bool {
+        if let Some(next) = heap.next()
+            && heap.armed != Some(next)
+            && let Some(after) = next.checked_sub(now + heap.lead)
+        {
+            heap.armed = Some(next);
+            self.alarm.set(after);
+            return true;
+        }
+        false
+    }
+
+    /// Whether someone is due.
+    fn is_due(&self, now: Duration) -> bool {
+        self.in_use() && self.lock().next().is_some_and(|next| next <= now)
+    }
+
+    /// Whether someone is due so soon that the clock is to be watched.
+    fn is_near(&self, now: Duration) -> bool {
+        self.in_use() && {
+            let heap = self.lock();
+            heap.next().is_some_and(|next| next <= now + heap.lead || heap.watched == Some(next))
+        }
     }
 
     /// Wakes who is due, sets the alarm for who is next.
@@ -148,20 +255,20 @@ impl Timers {
             return;
         }
         loop {
-            let mut heap = self.heap.lock().expect("no holder of this lock panics");
+            let rung = self.alarm.poll_rung(context).is_ready();
+            let mut heap = self.lock();
             let now = time.now();
-            while heap.sleepers.peek().is_some_and(|Reverse(next)| next.at <= now) {
+            if rung {
+                // Before it is set for the next.
+                heap.learn(now);
+            }
+            while heap.next().is_some_and(|next| next <= now) {
                 if let Some(Reverse(sleeper)) = heap.sleepers.pop() {
                     sleeper.waker.wake();
                 }
             }
-            let next = heap.sleepers.peek().map(|Reverse(next)| next.at);
-            if next.is_some() && next != heap.armed {
-                self.alarm.set(next.unwrap_or_default().saturating_sub(now));
-            }
-            heap.armed = next;
-            drop(heap);
-            if self.alarm.poll_rung(context).is_pending() {
+            let set = self.arm(&mut heap, now);
+            if !rung && !set {
                 return;
             }
         }
@@ -249,6 +356,8 @@ pub(crate) struct Deadline(Option<Armed>);
 
 /// A timer that will wake somebody.
 struct Armed {
+    /// When it does.
+    at: Duration,
     sleep: Pin<Box<Sleep>>,
     waker: Waker,
 }
@@ -269,11 +378,12 @@ impl Deadline {
             let Some(at) = at else { return Poll::Pending };
             let instant = || tokio::time::Instant::from_std(time.origin + at);
             let armed = self.0.get_or_insert_with(|| Armed {
+                at,
                 sleep: Box::pin(tokio::time::sleep_until(instant())),
                 waker: Waker::noop().clone(),
             });
             // Still set, to this limit or an earlier one, and going to wake this task: nothing to do.
-            if !armed.sleep.is_elapsed() && armed.waker.will_wake(context.waker()) {
+            if time.seen() < armed.at && armed.waker.will_wake(context.waker()) {
                 return Poll::Pending;
             }
             armed.waker.clone_from(context.waker());
@@ -282,9 +392,34 @@ impl Deadline {
                     return Poll::Ready(None);
                 }
                 armed.sleep.as_mut().reset(instant());
+                armed.at = at;
             }
             Poll::Pending
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_learn_how_late_they_come() {
+        let mut heap = Heap::default();
+        let mut watched = Duration::ZERO;
+        for round in 1..=400_u32 {
+            let at = Duration::from_millis(1) * round;
+            // Every tenth comes some milliseconds late, which is no reason to come early for the next.
+            let late =
+                Duration::from_micros(if round % 10 == 0 { 5_000 } else { 70 + u64::from(round % 3) * 5 });
+            heap.armed = Some(at);
+            heap.learn(at - heap.lead + late);
+            if round > 200 {
+                watched += heap.lead.saturating_sub(late);
+            }
+        }
+        assert!(heap.lead > Duration::from_micros(75) && heap.lead <= LEAD_MAX, "{:?}", heap.lead);
+        assert!(watched < 200 * Duration::from_micros(40), "{:?} in 200 alarms", watched);
     }
 }

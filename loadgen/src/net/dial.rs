@@ -190,7 +190,7 @@ impl Dialer {
             let text = |error| format!("dial unix {}: connect: {}", path.display(), reason(&error));
             Stream::Unix(opened.map_err(|error| failure(FailureKind::Connect, text(error)))?)
         } else if let Some(proxy) = &self.route.proxy {
-            let mut stream = self.tcp(&proxy.host, proxy.port, time, phases).await?;
+            let mut stream = self.tcp(&proxy.host, proxy.port, time, phases).await.map_err(of_proxy)?;
             if origin.tls {
                 connect_through(&mut stream, origin, proxy).await?;
             }
@@ -292,9 +292,21 @@ fn tls_reason(error: &io::Error) -> String {
     }
 }
 
+/// A failure that the proxy is to blame for, in Go's words.
+fn of_proxy(failure: Failure) -> Failure {
+    Failure { text: Cow::Owned(format!("proxyconnect tcp: {}", failure.text)), ..failure }
+}
+
+/// Asks a proxy for a tunnel to `origin` (RFC 9110, 9.3.6).
 async fn connect_through(stream: &mut Stream, origin: &Origin, proxy: &Proxy) -> Result<(), Failure> {
-    let broken =
-        |error: io::Error| failure(FailureKind::Reset, format!("proxyconnect tcp: {}", reason(&error)));
+    let broken = |error: io::Error| {
+        let text = if error.kind() == io::ErrorKind::UnexpectedEof {
+            "unexpected EOF".to_owned()
+        } else {
+            reason(&error)
+        };
+        of_proxy(failure(FailureKind::Reset, text))
+    };
     let place = if origin.host.contains(':') {
         format!("[{}]:{}", origin.host, origin.port)
     } else {
@@ -312,14 +324,19 @@ async fn connect_through(stream: &mut Stream, origin: &Origin, proxy: &Proxy) ->
         let byte = stream.read_u8().await.map_err(broken)?;
         answer.push(byte);
         if answer.len() > PROXY_ANSWER_MAX {
-            return Err(failure(FailureKind::Protocol, "proxyconnect tcp: endless answer".to_owned()));
+            let text = format!("headers exceeded {PROXY_ANSWER_MAX} bytes; aborted");
+            return Err(of_proxy(failure(FailureKind::Protocol, text)));
         }
     }
     let first = String::from_utf8_lossy(&answer);
     let first = first.lines().next().unwrap_or_default();
-    match first.split(' ').nth(1) {
-        Some(status) if status.starts_with('2') => Ok(()),
-        _ => Err(failure(FailureKind::Connect, format!("proxyconnect tcp: {first}"))),
+    match first.split_once(' ').filter(|(version, _)| version.starts_with("HTTP/1.")) {
+        Some((_, status)) if status.starts_with('2') => Ok(()),
+        Some((_, status)) => Err(of_proxy(failure(FailureKind::Connect, status.trim_end().to_owned()))),
+        None => {
+            let text = format!("malformed HTTP response {first:?}");
+            Err(of_proxy(failure(FailureKind::Protocol, text)))
+        }
     }
 }
 

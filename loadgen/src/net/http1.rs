@@ -1,8 +1,9 @@
-//! One HTTP/1.1 connection: a request written, its response read into a buffer that stays.
+//! One HTTP/1.1 connection: a request written, its response read into a buffer that all connections of a thread share.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,15 +12,16 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use crate::net::clock::RealTime;
 use crate::net::dial::{Stream, reason};
-use crate::net::response::{HEAD_MAX, Head, Malformed, ResponseParser, Step, Wanted};
+use crate::net::response::{Head, Malformed, ResponseParser, Step, Wanted};
 use crate::{FailureKind, Phases, Time as _};
 
-/// What a connection reads at once; heads and bodies that need it get more.
-const BUFFER: usize = 8 * 1024;
-/// What it reads at once of a large body.
-const BUFFER_FOR_BODIES: usize = 64 * 1024;
+/// What is read at once; heads that need it get more.
+const BUFFER: usize = 64 * 1024;
 /// How much of a body is kept for those who look into it.
 pub(crate) const BODY_KEPT: usize = 64 * 1024;
+
+/// Reads in a row before other workers, and the time limit, have their turn: a server may send faster than we read.
+const READS_IN_A_ROW: usize = 32;
 
 /// How long an idle connection is taken for open without a look at it.
 const BELIEVED: Duration = Duration::from_millis(5);
@@ -34,12 +36,19 @@ pub(crate) mod stage {
     pub(crate) const CONNECTING: u8 = 2;
 }
 
+/// Where responses are read to. What is not used at once is kept by its connection, so one per thread is enough,
+/// however many connections there are.
+#[derive(Default)]
+pub(crate) struct Scratch(Mutex<Vec<u8>>);
+
 /// An open connection.
 pub(crate) struct Http1 {
     stream: Stream,
-    buffer: Vec<u8>,
-    /// When its last answer ended.
+    /// The beginning of something that is to be read as a whole: a head, most likely.
+    rest: Vec<u8>,
+    /// When its last answer ended; none before and during an exchange.
     idle_since: Option<Duration>,
+    busy: bool,
 }
 
 /// A response.
@@ -64,6 +73,7 @@ pub(crate) enum Broken {
 /// One exchange's surroundings.
 pub(crate) struct Surroundings<'a> {
     pub time: &'a RealTime,
+    pub scratch: &'a Scratch,
     pub stage: &'a AtomicU8,
     pub phases: &'a mut Phases,
     /// When writing begins: now.
@@ -74,7 +84,12 @@ pub(crate) struct Surroundings<'a> {
 
 impl Http1 {
     pub(crate) fn new(stream: Stream) -> Self {
-        Http1 { stream, buffer: Vec::new(), idle_since: None }
+        Http1 { stream, rest: Vec::new(), idle_since: None, busy: false }
+    }
+
+    /// Whether an exchange began and did not end well: it was given up, or it failed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Whether the other side still keeps the connection open and quiet. One that was used a moment ago is believed
@@ -98,17 +113,15 @@ impl Http1 {
         wanted: Wanted<'_>,
         around: Surroundings<'_>,
     ) -> Result<Reply, Broken> {
-        let Surroundings { time, stage, phases, began, mut body } = around;
-        let reused = self.idle_since.is_some();
+        let Surroundings { time, scratch, stage, phases, began, mut body } = around;
+        let reused = self.idle_since.take().is_some();
+        self.busy = true;
         let (mut written, mut flushed, mut write_failed) = (0, false, false);
         let mut parser = ResponseParser::new(wanted);
-        let mut filled = 0;
         let mut first = None;
         stage.store(stage::WAITING, Ordering::Relaxed);
-        if self.buffer.is_empty() {
-            self.buffer.resize(BUFFER, 0);
-        }
-        let (stream, buffer) = (&mut self.stream, &mut self.buffer);
+        let (stream, rest) = (&mut self.stream, &mut self.rest);
+        rest.clear();
         let reply = poll_fn(|context| {
             while written < request.len() {
                 match Pin::new(&mut *stream).poll_write(context, &request[written..]) {
@@ -127,10 +140,17 @@ impl Http1 {
                     Poll::Pending => {}
                 }
             }
-            loop {
+            let mut buffer = scratch.0.lock().expect("no holder of this lock panics");
+            let mut filled = rest.len();
+            make_room(&mut buffer, filled);
+            buffer[..filled].copy_from_slice(rest);
+            for _ in 0..READS_IN_A_ROW {
                 let mut space = ReadBuf::new(&mut buffer[filled..]);
                 let read = match Pin::new(&mut *stream).poll_read(context, &mut space) {
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        keep_rest(rest, &buffer[..filled]);
+                        return Poll::Pending;
+                    }
                     Poll::Ready(read) => read.map(|()| space.filled().len()),
                 };
                 let now = time.now();
@@ -173,27 +193,34 @@ impl Http1 {
                             buffer.copy_within(used..filled, 0);
                             filled -= used;
                         }
-                        make_room(buffer, filled, &parser);
+                        make_room(&mut buffer, filled);
                         if parser.head().is_some() {
                             stage.store(stage::READING, Ordering::Relaxed);
                         }
                     }
                 }
             }
+            keep_rest(rest, &buffer[..filled]);
+            context.waker().wake_by_ref();
+            Poll::Pending
         })
         .await?;
         self.idle_since = Some(reply.finished);
+        self.busy = false;
         Ok(reply)
     }
 }
 
-/// Room for a head that has not ended, or for large pieces of a large body.
-fn make_room(buffer: &mut Vec<u8>, filled: usize, parser: &ResponseParser<'_>) {
-    if filled == buffer.len() {
-        buffer.resize((buffer.len() * 2).min(HEAD_MAX + BUFFER), 0);
-    } else if parser.body_bytes() >= BUFFER_FOR_BODIES as u64 && buffer.len() < BUFFER_FOR_BODIES {
-        buffer.resize(BUFFER_FOR_BODIES, 0);
+/// Room to read more after what there is.
+fn make_room(buffer: &mut Vec<u8>, filled: usize) {
+    if buffer.len() < filled + BUFFER / 2 {
+        buffer.resize(filled + BUFFER, 0);
     }
+}
+
+fn keep_rest(rest: &mut Vec<u8>, bytes: &[u8]) {
+    rest.clear();
+    rest.extend_from_slice(bytes);
 }
 
 fn broken(malformed: &Malformed) -> Broken {

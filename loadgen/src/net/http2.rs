@@ -90,7 +90,7 @@ pub(crate) async fn exchange(
     wanted: Wanted<'_>,
     around: Surroundings<'_>,
 ) -> Result<Reply, Failure> {
-    let Surroundings { time, stage, phases, began, mut body } = around;
+    let Surroundings { time, stage, phases, began, mut body, .. } = around;
     stage.store(stage::WAITING, std::sync::atomic::Ordering::Relaxed);
     let mut message = request.to_http().map(Full::new);
     if let Some(host) = message.headers_mut().remove(HOST)

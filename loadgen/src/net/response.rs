@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig, Status};
 
-/// The longest head, in bytes; longer ones are an error.
+/// The longest head, in bytes, interim heads before it included; longer ones are an error.
 pub const HEAD_MAX: usize = 256 * 1024;
 /// Headers for which no allocation is needed.
 const HEADERS: usize = 32;
@@ -115,12 +115,21 @@ pub struct ResponseParser<'a> {
     body_bytes: u64,
     /// How much of the head was looked at without finding its end.
     scanned: usize,
+    /// Bytes of interim heads.
+    interim: usize,
 }
 
 impl<'a> ResponseParser<'a> {
     /// A parser at the beginning of a response.
     pub fn new(wanted: Wanted<'a>) -> Self {
-        ResponseParser { wanted, state: State::Head, head: Head::default(), body_bytes: 0, scanned: 0 }
+        ResponseParser {
+            wanted,
+            state: State::Head,
+            head: Head::default(),
+            body_bytes: 0,
+            scanned: 0,
+            interim: 0,
+        }
     }
 
     /// The head, once it was read.
@@ -223,6 +232,12 @@ impl<'a> ResponseParser<'a> {
             Err(_) => return Err(malformed(input)),
         };
         self.scanned = 0;
+        if self.state == State::Head {
+            self.interim += length;
+            if self.interim >= HEAD_MAX {
+                return Err(Malformed::TooLong);
+            }
+        }
         Ok(Some(length))
     }
 

@@ -9,11 +9,11 @@ use http::Method;
 
 use crate::net::clock::{Deadline, RealTime};
 use crate::net::dial::{Dialer, Origin};
-use crate::net::http1::{Broken, Http1, Reply, Surroundings, stage};
+use crate::net::http1::{Broken, Http1, Reply, Scratch, Surroundings, stage};
 use crate::net::http2::{self, Http2, Pool, Way};
-use crate::net::redirect::{REDIRECTS_MAX, follow, is_redirect};
 use crate::net::response::Wanted;
 use crate::net::wire::{self, Framing};
+use crate::redirect::{REDIRECTS_MAX, follow, is_redirect};
 use crate::{Answer, Exchange, Failure, FailureKind, Mix, Phases, RequestSpec, Target, Time as _};
 
 /// Servers to which one worker keeps a connection.
@@ -75,18 +75,19 @@ pub struct SocketTarget {
     dialer: Arc<Dialer>,
     time: RealTime,
     pool: Pool,
+    scratch: Scratch,
 }
 
 /// A request, ready to go out.
 struct Prepared {
     request: RequestSpec,
-    origin: Origin,
+    origin: Arc<Origin>,
     bytes: Vec<u8>,
     group: Option<Arc<str>>,
 }
 
-/// A worker's connections by server; none while it is in use or where it was closed.
-type Links = Vec<(Origin, Option<Box<Http1>>)>;
+/// A worker's connections by server; none where it was closed.
+type Links = Vec<(Arc<Origin>, Option<Http1>)>;
 
 /// One worker's connections.
 pub struct SocketConnection {
@@ -132,6 +133,7 @@ impl SocketTarget {
             dialer,
             time,
             pool: Pool::default(),
+            scratch: Scratch::default(),
         };
         let fixed = target.mix.fixed().map(|request| request.map(|request| target.prepare(request.clone())));
         target.fixed = fixed.collect();
@@ -139,7 +141,7 @@ impl SocketTarget {
     }
 
     fn prepare(&self, request: RequestSpec) -> Prepared {
-        let origin = Origin::of(&request.url);
+        let origin = Arc::new(Origin::of(&request.url));
         let proxy = self.dialer.route.proxy.as_ref().filter(|_| !origin.tls);
         let framing = Framing {
             close: self.options.close,
@@ -233,48 +235,52 @@ impl SocketTarget {
                 Way::Shared(sender) => {
                     let body = keeps_body.then_some(body);
                     let began = self.time.now();
-                    let around = Surroundings { time: &self.time, stage, phases, began, body };
+                    let around =
+                        Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
                     return Box::pin(http2::exchange(sender, request, wanted, around)).await;
                 }
-                Way::Own(stream) => opened = stream.map(|stream| Box::new(Http1::new(stream))),
+                Way::Own(stream) => opened = stream,
             }
         }
-        let slot = match links.iter().position(|(linked, _)| linked == origin) {
+        // Most often it is the very same.
+        let known = |(linked, _): &(Arc<Origin>, _)| Arc::ptr_eq(linked, origin) || linked == origin;
+        let slot = match links.iter().position(known) {
             Some(slot) => slot,
             None => {
                 if links.len() >= LINKS_MAX {
                     links.remove(0);
                 }
-                links.push((origin.clone(), None));
+                links.push((Arc::clone(origin), None));
                 links.len() - 1
             }
         };
+        let link = &mut links[slot].1;
+        if let Some(stream) = opened {
+            *link = Some(Http1::new(stream));
+        } else if let Some(idle) = link
+            && !idle.is_open(began).await
+        {
+            *link = None;
+        }
         loop {
-            let idle = match opened.take() {
-                Some(connection) => Some(connection),
-                None => match links[slot].1.take() {
-                    Some(mut idle) => idle.is_open(began).await.then_some(idle),
-                    None => None,
-                },
-            };
-            let mut connection = match idle {
+            let connection = match link {
                 Some(connection) => connection,
                 None => {
                     stage.store(stage::CONNECTING, Ordering::Relaxed);
                     let dialled = Box::pin(self.dialer.dial(origin, &self.time, phases)).await?;
                     began = self.time.now();
-                    Box::new(Http1::new(dialled.stream))
+                    link.insert(Http1::new(dialled.stream))
                 }
             };
             let body = keeps_body.then_some(&mut *body);
-            let around = Surroundings { time: &self.time, stage, phases, began, body };
-            match connection.exchange(bytes, wanted, around).await {
-                Ok(reply) => {
-                    if reply.reusable && !self.options.close {
-                        links[slot].1 = Some(connection);
-                    }
-                    return Ok(reply);
-                }
+            let around =
+                Surroundings { time: &self.time, scratch: &self.scratch, stage, phases, began, body };
+            let exchanged = connection.exchange(bytes, wanted, around).await;
+            if self.options.close || !exchanged.as_ref().is_ok_and(|reply| reply.reusable) {
+                *link = None;
+            }
+            match exchanged {
+                Ok(reply) => return Ok(reply),
                 Err(Broken::Stale) if is_idempotent(&request.method) => {}
                 Err(Broken::Stale) => {
                     return Err(Failure { kind: FailureKind::Reset, text: Cow::Borrowed("EOF") });
@@ -360,6 +366,10 @@ impl Target for SocketTarget {
         let result = deadline.limit(&self.time, limit, work).await;
         *busy = false;
         let result = result.unwrap_or_else(|| {
+            // What was given up in the middle is of no more use.
+            for (_, link) in links {
+                link.take_if(|connection| connection.is_busy());
+            }
             let text = match stage.load(Ordering::Relaxed) {
                 stage::READING => {
                     "context deadline exceeded (Client.Timeout or context cancellation while reading body)"

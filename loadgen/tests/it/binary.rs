@@ -58,6 +58,8 @@ fn weights_templates_and_groups_work_together() {
     let small = ["-n", "40", "-c", "1", "--template", "--url", &primary, "--url", &canary];
     let by_json = report(&[&small[..], &["--by", "json:info.version"]].concat());
     assert_eq!(by_json["groups"]["v2"]["requests"], 10);
+    let last = server.requests.lock().unwrap().last().unwrap().clone();
+    assert!(!last.headers.contains_key("accept-encoding"), "no one can look into a compressed body");
     let by_url = report(&[&small[..], &["--by", "url"]].concat());
     assert_eq!(by_url["groups"].as_object().unwrap().len(), 2);
     let text = loadgen(&[&small[..], &["--by", "header:x-version"]].concat());
@@ -99,6 +101,18 @@ fn logs_of_several_runs_merge() {
     assert_eq!(again, text, "the merged log holds the same");
     std::fs::write(file("broken"), "Tag=a,0.1,1.0,2.0,AAAA\n").unwrap();
     assert_eq!(merge(&[&file("broken")]).0, Some(1));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_no_run() {
+    let server = Server::plain();
+    let output = loadgen(&["-n", "1", "-c", "1", "--hdr", "/nonexistent/log.hdr", &server.url("/")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        text,
+        "loadgen: HdrHistogram log /nonexistent/log.hdr: No such file or directory (os error 2)\n"
+    );
+    assert_eq!((output.status.code(), server.count()), (Some(1), 0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The load generator through its public interface.
 
 mod assertions;
+mod bounds;
 mod command_lines;
 mod hey;
 mod schedule;
@@ -11,6 +12,8 @@ mod beside_hey;
 mod binary;
 #[cfg(feature = "cli")]
 mod misbehaviour;
+#[cfg(feature = "cli")]
+mod proxy;
 #[cfg(feature = "cli")]
 mod responses;
 #[cfg(feature = "cli")]

@@ -67,6 +67,26 @@ fn a_server_that_never_answers_costs_the_time_limit() {
 }
 
 #[test]
+fn a_body_without_end_does_not_outlast_the_time_limit() {
+    // Faster than anyone reads, so that there is always more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                use std::io::Write as _;
+                let chunks = "1\r\nx\r\n".repeat(20_000);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                while stream.write_all(chunks.as_bytes()).is_ok() {}
+            });
+        }
+    });
+    let report = report(&["-n", "4", "-c", "4", "-t", "1", &url]);
+    assert_eq!(report["failures"], json!({"timeout": 4}), "{report}");
+    assert!(report["total_seconds"].as_f64().unwrap() < 5.0, "all four at once: {report}");
+}
+
+#[test]
 fn floods_of_headers_end() {
     let server = Server::start(|_, _| {
         let flood = format!("HTTP/1.1 200 OK\r\n{}", format!("A: {}\r\n", "b".repeat(1000)).repeat(1000));

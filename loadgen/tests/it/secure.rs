@@ -20,12 +20,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::server::report;
 
 /// PEM files of an authority, a server for `localhost`, and a client.
-struct Files {
+pub struct Files {
     folder: String,
 }
 
 impl Files {
-    fn create(name: &str) -> Self {
+    pub fn create(name: &str) -> Self {
         let folder = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
         std::fs::create_dir_all(&folder).unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -42,7 +42,7 @@ impl Files {
         Files { folder }
     }
 
-    fn path(&self, file: &str) -> String {
+    pub fn path(&self, file: &str) -> String {
         format!("{}/{file}", self.folder)
     }
 
@@ -50,7 +50,7 @@ impl Files {
         CertificateDer::from_pem_file(self.path(file)).unwrap()
     }
 
-    fn server(&self, protocols: &[&str], wants_client: bool) -> Arc<ServerConfig> {
+    pub fn server(&self, protocols: &[&str], wants_client: bool) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -72,7 +72,7 @@ impl Files {
 }
 
 /// Serves with TLS, or HTTP/2 alone without it; answers with the version that was spoken.
-fn serve(tls: Option<Arc<ServerConfig>>) -> SocketAddr {
+pub fn serve(tls: Option<Arc<ServerConfig>>) -> SocketAddr {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -7,10 +7,10 @@ use http::{Method, Uri};
 use crate::RequestSpec;
 
 /// As many redirects are followed; one more is an error.
-pub(crate) const REDIRECTS_MAX: usize = 10;
+pub const REDIRECTS_MAX: usize = 10;
 
 /// Whether a status asks to go elsewhere.
-pub(crate) fn is_redirect(status: u16) -> bool {
+pub fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn is_redirect(status: u16) -> bool {
 ///
 /// # Errors
 /// What is wrong with `location`.
-pub(crate) fn follow(request: &RequestSpec, status: u16, location: &str) -> Result<RequestSpec, String> {
+pub fn follow(request: &RequestSpec, status: u16, location: &str) -> Result<RequestSpec, String> {
     let url = resolve(&request.url, location);
     let mut next = RequestSpec::new(request.method.clone(), &url)
         .map_err(|error| format!("failed to parse Location header {location:?}: {error}"))?;
