@@ -379,7 +379,7 @@ impl Target for Varied {
         let magnitude = (drawn >> 32 | 1 << 20).leading_zeros() - 32;
         let nanos = (1_000 << magnitude) * (drawn & 0x3ff) + 1_000;
         let latency = Duration::from_nanos(nanos);
-        let group = Arc::clone(&self.groups[usize::from(number % 10 == 0)]);
+        let group = Arc::clone(&self.groups[usize::from(number.is_multiple_of(10))]);
         if number % 1_000 == 999 {
             let text = format!("broken in its own way, number {number}").into();
             let failure = Failure { kind: FailureKind::Reset, text };

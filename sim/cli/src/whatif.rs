@@ -358,7 +358,9 @@ fn best(
     let file = Path::new(&document.file)
         .file_name()
         .map_or(document.file.clone(), |name| name.to_string_lossy().into_owned());
-    Ok(Some((text.clone(), field::diff(&file, &document.text, &text))))
+    let names = (format!("a/{file}"), format!("b/{file}"));
+    let diff = report::unified_diff((&names.0, &names.1), &document.text, &text);
+    Ok(Some((text, diff)))
 }
 
 fn replay(

@@ -142,7 +142,7 @@ fn build_within(
         )));
     }
     stack.push(folder.to_owned());
-    let kustomization: Kustomization = serde_saphyr::from_str(text(&file, &files[&file])?)
+    let kustomization: Kustomization = yaml::parse(text(&file, &files[&file])?)
         .map_err(|error| ManifestError(format!("{file}: {error}")))?;
 
     let mut objects = Vec::new();

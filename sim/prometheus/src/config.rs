@@ -207,7 +207,7 @@ pub(crate) fn parse(text: &str, namespace: &str) -> Result<Config, String> {
     let file: File = if text.trim().is_empty() {
         File::default()
     } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
+        yaml::parse(text).map_err(|error| error.to_string())?
     };
     let interval = file.global.scrape_interval.map_or(Duration::from_secs(60), |span| span.0);
     let timeout = file.global.scrape_timeout.map_or(Duration::from_secs(10), |span| span.0);
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_articles_file_and_its_defaults() {
         let map = include_str!("../../../fixtures/article/flagger/prometheus/config.yaml");
-        let map: serde_json::Value = serde_saphyr::from_str(map).unwrap();
+        let map: serde_json::Value = yaml::parse(map).unwrap();
         let config = parse(map["data"]["prometheus.yml"].as_str().unwrap(), "istio-system").unwrap();
         assert_eq!(config.jobs.len(), 2);
         let job = &config.jobs[0];

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of an [`Outcome`](testbed::Outcome) and gives the same text for the same
 //! outcome; wall time, which differs from run to run, is left to the caller.
 
+mod diff;
 mod json;
 mod junit;
 mod numbers;
@@ -10,6 +11,7 @@ mod summary;
 mod timeline;
 pub mod whatif;
 
+pub use diff::unified_diff;
 pub use json::json_lines;
 pub use junit::junit;
 pub use numbers::{latency, virtual_time};

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use similar::TextDiff;
 use testbed::{ExpectationResult, Mismatch, Outcome, Status, TrafficSummary};
 
-use crate::{latency, virtual_time};
+use crate::{latency, unified_diff, virtual_time};
 
 /// The block at a run's end: verdict, Canaries, time, traffic, every expectation, and how to replay a failure.
 pub fn summary(outcome: &Outcome) -> String {
@@ -136,7 +135,5 @@ fn expectation(text: &mut String, result: &ExpectationResult) {
 /// A unified diff of expected and found lines.
 pub(crate) fn diff(mismatch: &Mismatch) -> String {
     let joined = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let (expected, found) = (joined(&mismatch.expected), joined(&mismatch.found));
-    let diff = TextDiff::from_lines(expected.as_str(), found.as_str());
-    diff.unified_diff().context_radius(3).header("expected", "found").to_string()
+    unified_diff(("expected", "found"), &joined(&mismatch.expected), &joined(&mismatch.found))
 }

@@ -1,48 +1,22 @@
 //! What does a release policy do before production does it: many rollouts of one Canary under a model of its service.
 //!
-//! The fast path drives `canary`'s core without clusters, sockets or a clock: a [`Policy`] (the Canary as shipped) and
-//! a [`ServiceModel`] (users, versions, metrics server) make a [`Setting`], and a rollout is a few ticks over a
-//! [`world`](mod@world) whose counters are drawn only where a verdict needs them. It is pure and repeatable: seed,
-//! model and index give the rollout, whatever thread runs it.
+//! The rollouts are those of `fastpath`, whose modules are named here too. Around them:
 //!
-//! - [`automaton`]: the core's decisions as a table, so that a tick costs nanoseconds;
-//! - [`draws`], [`counts`]: random numbers by what they are for, counts by inversion (common random numbers);
-//! - [`tally`], [`statistics`]: what many rollouts say, with confidence intervals, mergeable;
-//! - [`run`]: all cores; [`sweep`], [`goal`]: many policies, the Pareto front, the best one; [`field`]: its manifest;
+//! - [`manifest`]: the Canary as shipped, and what else its files say; [`experiment`]: what is asked;
+//! - [`sweep`], [`goal`]: many policies, the Pareto front, the best one; [`field`]: its manifest; [`results`];
 //! - [`scenario`]: the same setting for the whole testbed.
 //!
 //! It knows neither the testbed nor how results are shown.
 
-pub mod arrivals;
-pub mod automaton;
-pub mod counts;
-pub mod draws;
 pub mod experiment;
 pub mod field;
 pub mod goal;
-pub mod latency;
-mod law;
-pub mod load_test;
 pub mod manifest;
-pub mod model;
-pub mod policy;
 pub mod results;
-pub mod rollout;
-pub mod run;
 pub mod scenario;
-pub mod setting;
-pub mod span;
-pub mod statistics;
 pub mod sweep;
-pub mod tally;
-pub mod tick;
-pub mod world;
 
-pub use model::ServiceModel;
-pub use policy::Policy;
-pub use rollout::{End, Outcome};
-pub use setting::Setting;
-pub use span::Span;
-
-#[cfg(test)]
-mod theory;
+pub use fastpath::{
+    End, Outcome, Policy, ServiceModel, Setting, Span, automaton, counts, draws, latency, load_test, model,
+    policy, rollout, run, setting, span, statistics, tally, tick, world,
+};

@@ -14,18 +14,19 @@ apiserver -> clock
 canary -> crd
 cluster -> clock program
 coalmine -> clock lint loadgen local report testbed whatif
+fastpath -> canary clock crd promql
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
-gitops -> clock crd program
+gitops -> clock crd program yaml
 lint -> canary crd whatif
 live -> apiserver
 local -> apiserver clock live program testbed
 mesh -> clock crd program
 program -> clock
-prometheus -> clock program promql
+prometheus -> clock program promql yaml
 report -> testbed whatif
-testbed -> apiserver clock cluster crd fixtures flagger gitops loadgen mesh program prometheus
-whatif -> canary clock crd promql
+testbed -> apiserver clock cluster crd fixtures flagger gitops loadgen mesh program prometheus yaml
+whatif -> canary clock crd fastpath promql
 ";
 
 /// Crates that decide without doing: no runtime, no sockets, no client, no entropy in their dependency trees.

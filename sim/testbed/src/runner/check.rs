@@ -247,8 +247,7 @@ mod tests {
     use serde_json::json;
 
     fn check(yaml: &str, found: Option<Value>) -> Result<(), String> {
-        let check: ObjectCheck =
-            serde_saphyr::from_str(&format!("{{cluster: c, kind: Pod, name: p, {yaml}}}")).unwrap();
+        let check: ObjectCheck = yaml::parse(&format!("{{cluster: c, kind: Pod, name: p, {yaml}}}")).unwrap();
         object(&check, found.as_ref())
     }
 

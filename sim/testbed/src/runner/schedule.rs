@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn due(yaml: &str, count: usize) -> Vec<u128> {
-        let open: Open = serde_saphyr::from_str(yaml).unwrap();
+        let open: Open = yaml::parse(yaml).unwrap();
         let rng = clock::Seed::new(1).stream("test");
         Schedule::new(&open, rng)
             .take(count)
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_have_the_rate() {
-        let open: Open = serde_saphyr::from_str("{rate: 100, arrivals: poisson}").unwrap();
+        let open: Open = yaml::parse("{rate: 100, arrivals: poisson}").unwrap();
         let within = Schedule::new(&open, clock::Seed::new(7).stream("test"))
             .take_while(|due| *due < Duration::from_secs(100))
             .count();

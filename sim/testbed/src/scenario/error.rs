@@ -1,6 +1,6 @@
 //! What is wrong with a scenario file: sentences that begin with the place.
 
-use super::Position;
+use yaml::{Position, Problem};
 
 /// Everything that was found wrong with a scenario, each problem with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,36 +24,21 @@ impl ScenarioError {
         ScenarioError { problems: vec![format!("{place}: {message}")] }
     }
 
-    /// A parser's error in our words: the place, and the nearest name that would have been right.
-    pub(super) fn of_yaml(file: &str, error: &serde_saphyr::Error) -> Self {
-        let error = error.without_snippet();
-        let at = error.location().filter(|at| at.line() > 0);
-        let at = at.map(|at| Position { line: at.line(), column: at.column() });
-        let message = match error {
-            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-                format!("unknown field {field:?}{}", advice(field, expected))
+    /// A parser's error with the file's name, and the nearest name that would have been right.
+    pub(super) fn of_yaml(file: &str, error: &yaml::Error) -> Self {
+        let message = match error.problem() {
+            Problem::UnknownField(field, known) => format!("unknown field {field:?}{}", advice(field, known)),
+            Problem::UnknownVariant(variant, known) => {
+                format!("unknown value {variant:?}{}", advice(variant, known))
             }
-            serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-                format!("unknown value {variant:?}{}", advice(variant, expected))
-            }
-            serde_saphyr::Error::SerdeMissingField { field, .. } => format!("the field {field:?} is missing"),
-            serde_saphyr::Error::SerdeInvalidType { unexpected, expected, .. } => {
-                format!("found {unexpected} where {expected} belongs")
-            }
-            serde_saphyr::Error::Message { msg, .. } => msg.clone(),
-            other => {
-                // The renderer repeats the place, which stands in front already.
-                let text = other.render();
-                text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
-            }
+            other => other.to_string(),
         };
-        ScenarioError::of(file, at, message)
+        ScenarioError::of(file, error.at(), message)
     }
 }
 
 /// `: did you mean "x"? (one of a, b, x)`.
-fn advice<S: AsRef<str>>(found: &str, expected: &[S]) -> String {
-    let names: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
+fn advice(found: &str, names: &[&str]) -> String {
     let known = if names.is_empty() {
         "; no fields are known here".to_owned()
     } else {

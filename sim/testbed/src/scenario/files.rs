@@ -125,8 +125,7 @@ impl Loaded {
 
 /// Parses a document.
 fn document<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<T, ScenarioError> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| ScenarioError::of_yaml(file, &error))
+    yaml::parse(text).map_err(|error| ScenarioError::of_yaml(file, &error))
 }
 
 /// The objects of an `apply` step.
@@ -209,7 +208,7 @@ fn references(kustomization: &Bytes) -> Vec<String> {
     }
     let mut found = Vec::new();
     let text = String::from_utf8_lossy(kustomization);
-    if let Ok(value) = serde_saphyr::from_str::<Value>(&text) {
+    if let Ok(value) = yaml::parse::<Value>(&text) {
         collect(value, &mut found);
     }
     found

@@ -30,13 +30,14 @@ pub use format::{
     ApiVersion, ClusterFields, Golden, Kind, MeshFields, Metadata, RepositoryFields, RoleField, Scenario,
     Spec, TelemetryField, Testbed, TestbedSpec,
 };
-pub use scalar::{Located, Moment, Position, Span};
+pub use scalar::{Located, Moment, Span};
 pub use step::{
     ApiFault, Apply, Crash, Cut, Delete, FaultStep, GetStep, GitChange, GitStep, ImageStep, Notify,
     PatchStep, PatchType, Replace, Step, TrafficStep, Wait,
 };
 pub use traffic::{Arrivals, Closed, Open, RatePoint, Traffic};
 pub(crate) use validate::{api_version_of, kind_of};
+pub use yaml::Position;
 
 /// The JSON Schema of scenario and testbed files.
 pub fn schema() -> serde_json::Value {

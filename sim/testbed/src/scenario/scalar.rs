@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use yaml::Position;
 
 /// A length of virtual time as Go and Kubernetes write it: `30s`, `1m30s`, `250ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,21 +110,6 @@ impl JsonSchema for Moment {
     }
 }
 
-/// A line and column of a file, both counted from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// The line.
-    pub line: u64,
-    /// The column.
-    pub column: u64,
-}
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
-    }
-}
-
 /// A value that remembers where it stands in its file.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
@@ -143,9 +129,8 @@ impl<T> std::ops::Deref for Located<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = serde_saphyr::Spanned::<T>::deserialize(deserializer)?;
-        let at = Position { line: spanned.referenced.line(), column: spanned.referenced.column() };
-        Ok(Located { value: spanned.value, at })
+        let (at, value) = yaml::located(deserializer)?;
+        Ok(Located { value, at })
     }
 }
 

@@ -13,8 +13,8 @@ use clock::{Clock, Seed};
 use cluster::{Cluster, Node, Wire};
 use fixtures::{Behaviour, Behaviours};
 use gitops::git::Remotes;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::PostParams;
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use mesh::{ControlPlane, Injection};
 use program::{Network, Tasks};
@@ -348,7 +348,8 @@ impl Admission for Injector {
 
 /// Creates the CustomResourceDefinitions of a manifest.
 async fn create_definitions(client: &Client, manifest: &str) -> Result<(), String> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
     let objects =
         gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
     for object in objects {
