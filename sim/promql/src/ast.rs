@@ -119,6 +119,35 @@ pub(crate) enum AggregateOp {
     LimitRatio,
 }
 
+impl AggregateOp {
+    /// The aggregation of that name, in lower case.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "sum" => AggregateOp::Sum,
+            "avg" => AggregateOp::Avg,
+            "min" => AggregateOp::Min,
+            "max" => AggregateOp::Max,
+            "count" => AggregateOp::Count,
+            "group" => AggregateOp::Group,
+            "stddev" => AggregateOp::Stddev,
+            "stdvar" => AggregateOp::Stdvar,
+            "topk" => AggregateOp::TopK,
+            "bottomk" => AggregateOp::BottomK,
+            "quantile" => AggregateOp::Quantile,
+            "count_values" => AggregateOp::CountValues,
+            "limitk" => AggregateOp::LimitK,
+            "limit_ratio" => AggregateOp::LimitRatio,
+            _ => return None,
+        })
+    }
+
+    /// Whether a parameter comes before the vector.
+    pub(crate) fn has_parameter(self) -> bool {
+        use AggregateOp::{BottomK, CountValues, LimitK, LimitRatio, Quantile, TopK};
+        matches!(self, TopK | BottomK | Quantile | CountValues | LimitK | LimitRatio)
+    }
+}
+
 /// An aggregation.
 #[derive(Clone, Debug)]
 pub(crate) struct Aggregate {
@@ -150,6 +179,18 @@ pub(crate) enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// How tightly it binds.
+    pub(crate) fn precedence(self) -> u8 {
+        match self {
+            BinaryOp::Or => 1,
+            BinaryOp::And | BinaryOp::Unless => 2,
+            _ if self.is_comparison() => 3,
+            BinaryOp::Add | BinaryOp::Sub => 4,
+            BinaryOp::Pow => 6,
+            _ => 5,
+        }
+    }
+
     pub(crate) fn is_comparison(self) -> bool {
         use BinaryOp::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
         matches!(self, Equal | NotEqual | Greater | Less | GreaterOrEqual | LessOrEqual)

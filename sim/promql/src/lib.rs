@@ -5,7 +5,7 @@
 //!
 //! - [`Storage`] holds the series; [`Storage::series`] gives a cheap reference that [`Storage::append`] takes, so a
 //!   scraper need not hash labels again.
-//! - [`Query::parse`] turns text into a checked tree (grammar: the promql-parser crate); [`Engine`] evaluates it.
+//! - [`Query::parse`] turns text into a checked tree; [`Engine`] evaluates it.
 //! - Semantics follow Prometheus (lookback, staleness, extrapolation, vector matching, error texts).
 //!   [`Options::closed_left`] switches range selectors between v2 (`[t-r, t]`) and v3 (`(t-r, t]`).
 //!

@@ -1,5 +1,6 @@
 //! Label matchers: `=`, `!=`, `=~`, `!~`, regular expressions anchored at both ends.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use regex::Regex;
@@ -58,10 +59,7 @@ enum Pattern {
 }
 
 impl Pattern {
-    fn new(
-        pattern: &str,
-        compile: impl FnOnce() -> Result<Regex, MatcherError>,
-    ) -> Result<Self, MatcherError> {
+    fn new(pattern: &str) -> Result<Self, MatcherError> {
         let literal = |text: &str| !text.contains(|c: char| "\\.+*?()|[]{}^$".contains(c));
         if pattern.split('|').all(literal) {
             return Ok(Pattern::OneOf(pattern.split('|').map(str::to_owned).collect()));
@@ -71,7 +69,7 @@ impl Pattern {
             ".+" => Ok(Pattern::Some),
             _ => match pattern.strip_suffix(".*") {
                 Some(prefix) if literal(prefix) => Ok(Pattern::Prefix(prefix.to_owned())),
-                _ => compile().map(Pattern::Regex),
+                _ => anchored(pattern).map(Pattern::Regex),
             },
         }
     }
@@ -89,11 +87,41 @@ impl Pattern {
 
 /// Compiles a regular expression anchored at both ends, `.` matching line breaks too, as Prometheus does.
 pub(crate) fn anchored(pattern: &str) -> Result<Regex, MatcherError> {
-    Regex::new(&format!("^(?s:{pattern})$")).map_err(|error| {
+    Regex::new(&format!("^(?s:{})$", escape_lone_braces(pattern))).map_err(|error| {
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         MatcherError(format!("error parsing regexp: {reason}: `{pattern}`"))
     })
+}
+
+/// In Go, a brace that begins no repetition stands for itself; here it has to be escaped.
+fn escape_lone_braces(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains('{') {
+        return Cow::Borrowed(pattern);
+    }
+    let repeats = |rest: &str| {
+        let Some((inside, _)) = rest[1..].split_once('}') else { return false };
+        let (least, most) = inside.split_once(',').unwrap_or((inside, ""));
+        let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        !least.is_empty() && number(least) && number(most)
+    };
+    let (mut escaped, mut in_class, mut after_backslash) = (String::new(), false, false);
+    // `\p{…}` and `\x{…}` have braces of their own.
+    let mut named = false;
+    for (at, c) in pattern.char_indices() {
+        if c == '{' && !in_class && !after_backslash && !named && !repeats(&pattern[at..]) {
+            escaped.push('\\');
+        }
+        named = after_backslash && matches!(c, 'p' | 'P' | 'x');
+        match c {
+            '[' if !after_backslash => in_class = true,
+            ']' if !after_backslash => in_class = false,
+            _ => {}
+        }
+        after_backslash = c == '\\' && !after_backslash;
+        escaped.push(c);
+    }
+    Cow::Owned(escaped)
 }
 
 impl Matcher {
@@ -109,15 +137,9 @@ impl Matcher {
         let (name, value) = (name.into(), value.into());
         let pattern = match kind {
             MatchKind::Equal | MatchKind::NotEqual => None,
-            MatchKind::Regex | MatchKind::NotRegex => Some(Pattern::new(&value, || anchored(&value))?),
+            MatchKind::Regex | MatchKind::NotRegex => Some(Pattern::new(&value)?),
         };
         Ok(Matcher { name, kind, value, pattern })
-    }
-
-    /// A matcher whose regular expression the parser has compiled already (it translates Go's `{` rules).
-    pub(crate) fn compiled(kind: MatchKind, name: String, value: String, regex: Regex) -> Self {
-        let pattern = Pattern::new(&value, || Ok(regex)).expect("the expression is compiled already");
-        Matcher { name, kind, value, pattern: Some(pattern) }
     }
 
     /// A matcher that wants exactly this value.

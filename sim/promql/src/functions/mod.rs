@@ -151,6 +151,23 @@ const EXPERIMENTAL: [&str; 14] = [
     "ts_of_min_over_time",
 ];
 
+/// A function's arguments.
+pub(crate) struct Signature {
+    /// Their types.
+    pub args: &'static [Kind],
+    /// How many there must be.
+    pub required: usize,
+    /// Whether the last may come again and again.
+    repeats: bool,
+}
+
+impl Signature {
+    /// How many there may be, if that has an end.
+    pub(crate) fn most(&self) -> Option<usize> {
+        (!self.repeats).then_some(self.args.len())
+    }
+}
+
 impl Function {
     /// The function of that name, if there is one.
     pub(crate) fn from_name(name: &str) -> Option<Function> {
@@ -159,6 +176,41 @@ impl Function {
         listed.or_else(|| {
             SPECIAL.iter().find(|known| **known == name).map(|name| Function { name, body: Body::Special })
         })
+    }
+
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// What it takes.
+    pub(crate) fn signature(self) -> Signature {
+        use Kind::{Matrix, Scalar, Text, Vector};
+        let (args, required, repeats): (&'static [Kind], usize, bool) = match self.body {
+            Body::Map(_) | Body::NativeHistogram => (&[Vector], 1, false),
+            Body::OverTime(_) | Body::Pick(_) | Body::Rate(_) => (&[Matrix], 1, false),
+            Body::Date(_) => (&[Vector], 0, false),
+            Body::Special => match self.name {
+                "absent" | "scalar" | "sort" | "sort_desc" | "timestamp" => (&[Vector], 1, false),
+                "absent_over_time" => (&[Matrix], 1, false),
+                "clamp" => (&[Vector, Scalar, Scalar], 3, false),
+                "clamp_max" | "clamp_min" => (&[Vector, Scalar], 2, false),
+                "double_exponential_smoothing" => (&[Matrix, Scalar, Scalar], 3, false),
+                "histogram_fraction" => (&[Scalar, Scalar, Vector], 3, false),
+                "histogram_quantile" => (&[Scalar, Vector], 2, false),
+                "label_join" => (&[Vector, Text, Text, Text], 3, true),
+                "label_replace" => (&[Vector, Text, Text, Text, Text], 5, false),
+                "max_of" | "min_of" => (&[Scalar, Scalar], 2, false),
+                "predict_linear" => (&[Matrix, Scalar], 2, false),
+                "quantile_over_time" => (&[Scalar, Matrix], 2, false),
+                "round" => (&[Vector, Scalar], 1, false),
+                "sort_by_label" | "sort_by_label_desc" => (&[Vector, Text], 1, true),
+                "vector" => (&[Scalar], 1, false),
+                // `end`, `pi`, `range`, `start`, `step`, `time`
+                _ => (&[], 0, false),
+            },
+        };
+        Signature { args, required, repeats }
     }
 
     /// What it gives.

@@ -1,5 +1,6 @@
 //! Queries against small stores: data, query and answer side by side.
 
+mod parsing;
 mod properties;
 mod queries;
 

@@ -273,7 +273,7 @@ fn mistakes_are_told_in_the_words_of_prometheus() {
         0.0,
         &[
             ("", "bad_data: unknown position: parse error: no expression found in input"),
-            ("sum(", "bad_data: 1:5: parse error: unexpected end of input"),
+            ("sum(", "bad_data: 1:5: parse error: unclosed left parenthesis"),
             (
                 "rate(x)",
                 "bad_data: 1:6: parse error: expected type range vector in call to function \"rate\", got instant vector",
