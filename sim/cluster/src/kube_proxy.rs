@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex};
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Informer, Tasks};
+use program::{Informer, Selection, Tasks};
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -37,12 +36,12 @@ impl Services {
             let flag = Arc::clone(&self.changed);
             move || flag.store(true, Ordering::Relaxed)
         };
-        let config = watcher::Config::default;
+        let all = Selection::default;
         let (a, b, c) = (changed(), changed(), changed());
         let sources = Sources {
-            services: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |_| a()),
-            slices: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |_| b()),
-            endpoints: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |_| c()),
+            services: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| a()),
+            slices: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| b()),
+            endpoints: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| c()),
         };
         sources.services.synced().await;
         sources.slices.synced().await;

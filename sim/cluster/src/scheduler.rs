@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Change, Informer, Tasks, WorkQueue};
+use program::{Change, Informer, Selection, Tasks, WorkQueue};
 use serde_json::{Value, json};
 
 use crate::Node;
@@ -52,30 +51,29 @@ pub(crate) fn start(
     let queue: WorkQueue<Key> = WorkQueue::new(clock);
     let waiting: Arc<Mutex<Vec<Key>>> = Arc::default();
     let (on_queue, on_waiting) = (queue.clone(), Arc::clone(&waiting));
-    let pods =
-        Informer::start(tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
-            let wants_node = |pod: &Pod| {
-                pod.metadata.deletion_timestamp.is_none()
-                    && pod.spec.as_ref().is_some_and(|spec| {
-                        spec.node_name.is_none() && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
-                    })
-            };
-            let frees_room = match &change {
-                Change::Applied { old: Some(old), new } => has_ended(new) && !has_ended(old),
-                Change::Applied { old: None, .. } => false,
-                Change::Deleted(_) => true,
-            };
-            match change {
-                Change::Applied { old: None, new } if wants_node(new) => on_queue.add(key_of(new)),
-                // Those who wait are tried again.
-                _ if frees_room => {
-                    for key in on_waiting.lock().expect("no holder of this lock panics").drain(..) {
-                        on_queue.add(key);
-                    }
+    let pods = Informer::start(tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+        let wants_node = |pod: &Pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.spec.as_ref().is_some_and(|spec| {
+                    spec.node_name.is_none() && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
+                })
+        };
+        let frees_room = match &change {
+            Change::Applied { old: Some(old), new } => has_ended(new) && !has_ended(old),
+            Change::Applied { old: None, .. } => false,
+            Change::Deleted(_) => true,
+        };
+        match change {
+            Change::Applied { old: None, new } if wants_node(new) => on_queue.add(key_of(new)),
+            // Those who wait are tried again.
+            _ if frees_room => {
+                for key in on_waiting.lock().expect("no holder of this lock panics").drain(..) {
+                    on_queue.add(key);
                 }
-                _ => {}
             }
-        });
+            _ => {}
+        }
+    });
     let events = events.component(NAME, None);
     tasks.spawn(async move {
         pods.synced().await;

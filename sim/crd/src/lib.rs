@@ -2,7 +2,7 @@
 //!
 //! One file per kind: Flagger's [`Canary`], [`MetricTemplate`] and [`AlertProvider`], Istio's [`VirtualService`],
 //! [`DestinationRule`] and [`Gateway`], the Gateway API's HTTPRoute ([`GatewayRoute`]), KEDA's [`ScaledObject`], Argo CD's [`Application`] and [`AppProject`]. Each implements
-//! [`kube_core::Resource`], so `kube::Api` and `kube::runtime::watcher` work on it, and names its `api_resource()`.
+//! [`kube_core::Resource`], so `kube::Api` works on it, and names its `api_resource()`.
 //! Fields that a struct does not name survive in its `extra` map. Istio's kinds are served under several versions:
 //! their dynamic type is the [`IstioVersion`] to ask for.
 //!

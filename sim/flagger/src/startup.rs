@@ -6,9 +6,8 @@ use canary::{Dialect, QueryError};
 use crd::{AlertProvider, Canary, MetricTemplate};
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use program::{Context, ExitCode, Informer, connect_kubeconfig};
+use program::{Context, ExitCode, Informer, Selection, connect_kubeconfig};
 use serde::de::DeserializeOwned;
 
 use crate::controller::{self, Watch};
@@ -229,8 +228,8 @@ impl Informers<'_> {
         K::DynamicType: Default,
     {
         let api = api::<K>(self.client, self.options);
-        let config = watcher::Config::default();
-        let informer = Informer::start(&self.context.tasks, self.context.clock, api, config, on_change);
+        let (tasks, clock) = (&self.context.tasks, self.context.clock);
+        let informer = Informer::start(tasks, clock, api, Selection::default(), on_change);
         informer.synced().await;
         informer
     }

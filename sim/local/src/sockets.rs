@@ -8,10 +8,9 @@ use bytes::Bytes;
 use clock::Clock;
 use http::{Request, Response, StatusCode, Uri, header};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::runtime::watcher;
 use kube::{Api, Resource};
 use live::{Port, Reset};
-use program::{Change, DialError, Informer, Network, Tasks};
+use program::{Change, DialError, Informer, Network, Selection, Tasks};
 use testbed::World;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -41,7 +40,7 @@ pub(crate) fn open(world: &Arc<World>, cluster: &str, clock: Clock, tasks: &Task
         tasks,
         clock,
         Api::<Pod>::all(client.clone()),
-        watcher::Config::default(),
+        Selection::default(),
         move |change: Change<'_, Pod>| {
             let pod = change.object();
             let is_gone = matches!(change, Change::Deleted(_)) || !is_running(pod);
@@ -54,7 +53,7 @@ pub(crate) fn open(world: &Arc<World>, cluster: &str, clock: Clock, tasks: &Task
         tasks,
         clock,
         Api::<Service>::all(client),
-        watcher::Config::default(),
+        Selection::default(),
         move |change: Change<'_, Service>| {
             let service = change.object();
             let forwards = match change {

@@ -9,9 +9,8 @@ use clock::{Clock, Seed};
 use crd::{DestinationRule, Gateway, IstioVersion, VirtualService};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Informer, Main, Tasks};
+use program::{Informer, Main, Selection, Tasks};
 use tokio::sync::Notify;
 
 use crate::config::{ClusterPort, ClusterService, Config, Sources};
@@ -72,24 +71,24 @@ impl ControlPlane {
         };
         // Every Istio API server serves this version.
         let version = IstioVersion::V1Alpha3;
-        let watch = watcher::Config::default;
+        let all = Selection::default;
         let (a, b, c) = (mark(), mark(), mark());
         let rules = Rules {
             virtual_services: Informer::start(
                 &tasks,
                 clock,
                 Api::all_with(config.clone(), &version),
-                watch(),
+                all(),
                 move |_| a(),
             ),
             destination_rules: Informer::start(
                 &tasks,
                 clock,
                 Api::all_with(config.clone(), &version),
-                watch(),
+                all(),
                 move |_| b(),
             ),
-            gateways: Informer::start(&tasks, clock, Api::all_with(config, &version), watch(), move |_| c()),
+            gateways: Informer::start(&tasks, clock, Api::all_with(config, &version), all(), move |_| c()),
         };
         let members: Vec<Member> = data
             .into_iter()
@@ -97,9 +96,9 @@ impl ControlPlane {
                 let (a, b, c) = (mark(), mark(), mark());
                 Member {
                     cluster,
-                    services: Informer::start(&tasks, clock, Api::all(client.clone()), watch(), move |_| a()),
-                    slices: Informer::start(&tasks, clock, Api::all(client.clone()), watch(), move |_| b()),
-                    pods: Informer::start(&tasks, clock, Api::all(client), watch(), move |_| c()),
+                    services: Informer::start(&tasks, clock, Api::all(client.clone()), all(), move |_| a()),
+                    slices: Informer::start(&tasks, clock, Api::all(client.clone()), all(), move |_| b()),
+                    pods: Informer::start(&tasks, clock, Api::all(client), all(), move |_| c()),
                 }
             })
             .collect();

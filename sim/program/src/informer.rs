@@ -1,20 +1,19 @@
 //! A list-and-watch cache: client-go's shared informer, with an order.
 //!
-//! kube's reflector keeps its objects in hash order and its watcher retries with jitter; this cache hands objects out
-//! by namespace and name, and tries again after a fixed second.
+//! kube's reflector keeps its objects in hash order; this cache hands them out by namespace and name.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
-use kube::runtime::watcher;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::Tasks;
-use crate::raw::{self, Raw};
+use crate::watch::{Object, Seen, Selection, list_and_watch};
 
 /// A change that an informer saw.
 #[derive(Debug)]
@@ -67,10 +66,10 @@ where
         tasks: &Tasks,
         clock: Clock,
         api: Api<K>,
-        config: watcher::Config,
+        selection: Selection,
         on_change: impl Fn(Change<'_, K>) + Send + Sync + 'static,
     ) -> Self {
-        Informer::start_boxed(tasks, clock, api, config, Box::new(on_change))
+        Informer::start_boxed(tasks, clock, api, selection, Box::new(on_change))
     }
 
     /// Compiled once per kind, not once per caller.
@@ -78,36 +77,41 @@ where
         tasks: &Tasks,
         clock: Clock,
         api: Api<K>,
-        config: watcher::Config,
+        selection: Selection,
         on_change: OnChange<K>,
     ) -> Self {
         let (done, synced) = watch::channel(false);
         let informer = Informer { objects: Arc::default(), synced };
         let objects = Arc::clone(&informer.objects);
-        let mut listed: Objects<K> = BTreeMap::new();
-        let take = move |event: watcher::Event<Raw>| match event {
-            watcher::Event::Init => listed.clear(),
-            watcher::Event::InitApply(raw) => {
-                if let Some(object) = raw.typed::<K>() {
-                    listed.insert(key(object.as_ref()), object);
-                }
-            }
-            watcher::Event::InitDone => {
-                replace(&objects, std::mem::take(&mut listed), &on_change);
-                done.send_replace(true);
-            }
-            watcher::Event::Apply(raw) => {
-                let Some(new) = raw.typed::<K>() else { return };
-                let old = lock(&objects).insert(key(new.as_ref()), Arc::clone(&new));
-                on_change(Change::Applied { old: old.as_ref(), new: &new });
-            }
-            watcher::Event::Delete(raw) => {
-                let Some(object) = raw.typed::<K>() else { return };
-                lock(&objects).remove(&key(object.as_ref()));
-                on_change(Change::Deleted(&object));
-            }
+        let read = |object: Object<'_>| {
+            let object = object.typed::<K>()?;
+            Some((key(object.as_ref()), object))
         };
-        raw::watch(tasks, clock, raw::api_of(api), config, Box::new(take));
+        let take = move |seen: Seen<'_>| {
+            match seen {
+                Seen::Listed(all) => {
+                    replace(&objects, all.into_iter().filter_map(read).collect(), &on_change);
+                    done.send_replace(true);
+                }
+                Seen::Applied(object) => {
+                    if let Some((key, new)) = read(object) {
+                        let old = lock(&objects).insert(key, Arc::clone(&new));
+                        on_change(Change::Applied { old: old.as_ref(), new: &new });
+                    }
+                }
+                Seen::Deleted(object) => {
+                    if let Some((key, object)) = read(object) {
+                        lock(&objects).remove(&key);
+                        on_change(Change::Deleted(&object));
+                    }
+                }
+                Seen::Failed(_) => {}
+            }
+            ControlFlow::Continue(())
+        };
+        let path = api.resource_url().to_owned();
+        let client = api.into_client();
+        tasks.spawn(async move { list_and_watch(clock, client, &path, selection, Box::new(take)).await });
         informer
     }
 

@@ -12,12 +12,11 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Informer, Tasks};
+use crate::{Informer, Selection, Tasks};
 
 /// Names the instances; nothing calls it.
 pub fn instances(client: &Client, clock: Clock, tasks: &Tasks) -> Vec<BoxFuture<'static, ()>> {
@@ -45,7 +44,7 @@ where
         + 'static,
 {
     let (all, one) = (Api::<K>::all(client.clone()), Api::<K>::namespaced(client.clone(), ""));
-    let informer = Informer::start_boxed(tasks, clock, all, watcher::Config::default(), Box::new(|_| {}));
+    let informer = Informer::start_boxed(tasks, clock, all, Selection::default(), Box::new(|_| {}));
     Box::pin(async move {
         let patch = Patch::Merge(serde_json::Value::Null);
         drop(one.get_opt("").await);

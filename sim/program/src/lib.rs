@@ -14,8 +14,8 @@ mod instances;
 mod logs;
 mod network;
 mod process;
-mod raw;
 mod usage;
+mod watch;
 mod workqueue;
 
 pub use api::{Apis, ConnectError, connect_kubeconfig};
@@ -30,4 +30,5 @@ pub use network::{
 };
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use usage::CpuMeter;
+pub use watch::{Object, Seen, Selection, list_and_watch};
 pub use workqueue::WorkQueue;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use kube::Api;
-use kube::runtime::watcher;
-use program::{Context, Informer};
+use program::{Context, Informer, Selection};
 use tokio::sync::Notify;
 
 use crate::config::{Config, Kubernetes, Role};
@@ -32,28 +31,28 @@ impl Discovery {
             let changed = Arc::clone(changed);
             move || changed.notify_one()
         };
-        let watch = watcher::Config::default;
+        let all = Selection::default;
         let (clock, tasks) = (context.clock, &context.tasks);
         let has_endpoints = roles.contains(&Role::Endpoints) || roles.contains(&Role::EndpointSlice);
         let mut discovery = Discovery::default();
         if roles.contains(&Role::Pod) || has_endpoints {
             let tell = tell();
             discovery.pods =
-                Some(Informer::start(tasks, clock, Api::all(client.clone()), watch(), move |_| tell()));
+                Some(Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| tell()));
         }
         if roles.contains(&Role::Service) || has_endpoints {
             let tell = tell();
             discovery.services =
-                Some(Informer::start(tasks, clock, Api::all(client.clone()), watch(), move |_| tell()));
+                Some(Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| tell()));
         }
         if has_endpoints {
             let tell = tell();
             discovery.endpoints =
-                Some(Informer::start(tasks, clock, Api::all(client.clone()), watch(), move |_| tell()));
+                Some(Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| tell()));
         }
         if roles.contains(&Role::Node) {
             let tell = tell();
-            discovery.nodes = Some(Informer::start(tasks, clock, Api::all(client), watch(), move |_| tell()));
+            discovery.nodes = Some(Informer::start(tasks, clock, Api::all(client), all(), move |_| tell()));
         }
         discovery
     }

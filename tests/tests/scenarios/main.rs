@@ -1,7 +1,7 @@
 //! A test per scenario file: it passes, it looks like its golden log, and it is the same every time: over and over in
 //! this process, for several seeds, and in another process, whose hash keys differ.
 //!
-//! `BLESS=1` rewrites the golden logs.
+//! `BLESS=1` rewrites the golden logs, and runs each scenario once.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -10,9 +10,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::scenario::Loaded;
 use testbed::{Outcome, RunOptions};
 
-/// Seeds that every scenario must pass with, beside its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Seeds that a scenario of the main folder must pass with, beside its own; the others pass with the first of them.
 const SEEDS: [u64; 3] = [2, 3, 5];
-/// How often a scenario of the main folder runs with each seed.
+/// How often a scenario of the main folder runs with each seed, the child process' run included.
 const REPEATS: usize = 5;
 
 /// The variables by which a child process is told what to run, and where its output goes.
@@ -29,19 +32,21 @@ fn main() -> ExitCode {
     let mut files = Vec::new();
     collect(&folder, &mut files);
     files.sort();
-    let mut trials = Vec::new();
-    for file in files {
-        let inside = file.strip_prefix(&folder).unwrap_or(&file).with_extension("");
-        let name = inside.to_string_lossy().replace('\\', "/");
-        // The folder's own scenarios are the thorough ones; those below show one feature each, and there are many.
-        let is_main = !name.contains('/');
-        let (same, passing) = (file.clone(), file);
-        trials.push(Trial::test(format!("{name}/passes"), move || passes(&passing)));
-        trials.push(Trial::test(format!("{name}/is_the_same_every_time"), move || {
-            is_the_same_every_time(&same, is_main)
-        }));
-    }
+    // The folder's own scenarios are the thorough ones; those below show one feature each, and there are many. The long
+    // tests begin first, so that none is left alone at the end.
+    let (main, features): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| file.parent() == Some(folder.as_path()));
+    let main = main.into_iter().map(|file| trial(&folder, file, &SEEDS, REPEATS));
+    let features = features.into_iter().map(|file| trial(&folder, file, &SEEDS[..1], 1));
+    let trials = main.chain(features).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The test of one scenario, named by its path below the folder.
+fn trial(folder: &Path, file: PathBuf, seeds: &'static [u64], repeats: usize) -> Trial {
+    let inside = file.strip_prefix(folder).unwrap_or(&file).with_extension("");
+    let name = inside.to_string_lossy().replace('\\', "/");
+    Trial::test(name, move || passes_the_same_every_time(&file, seeds, repeats))
 }
 
 /// The scenario files below a folder.
@@ -76,25 +81,26 @@ fn passed(outcome: &Outcome) -> Result<(), Failed> {
     if outcome.passed() { Ok(()) } else { Err(format!("\n{}", report::summary(outcome)).into()) }
 }
 
-fn passes(file: &Path) -> Result<(), Failed> {
+fn passes_the_same_every_time(file: &Path, seeds: &[u64], repeats: usize) -> Result<(), Failed> {
     let loaded = load(file)?;
     let mut outcome = run(&loaded, None);
-    outcome.check_golden(&loaded, std::env::var_os("BLESS").is_some())?;
-    passed(&outcome)
-}
-
-fn is_the_same_every_time(file: &Path, is_main: bool) -> Result<(), Failed> {
-    let loaded = load(file)?;
-    let (seeds, repeats) = if is_main { (SEEDS.as_slice(), REPEATS) } else { (&SEEDS[..1], 1) };
-    for seed in std::iter::once(None).chain(seeds.iter().copied().map(Some)) {
+    let shown_first = shown(&outcome);
+    let blesses = std::env::var_os("BLESS").is_some();
+    outcome.check_golden(&loaded, blesses)?;
+    passed(&outcome)?;
+    if blesses {
+        return Ok(());
+    }
+    same(&shown_first, &shown_by_a_child(file)?, "another process")?;
+    for _ in 2..repeats {
+        same(&shown_first, &shown(&run(&loaded, None)), "another run")?;
+    }
+    for seed in seeds.iter().copied().map(Some) {
         let first = run(&loaded, seed);
         passed(&first)?;
         let first = shown(&first);
         for _ in 1..repeats {
             same(&first, &shown(&run(&loaded, seed)), "another run")?;
-        }
-        if seed.is_none() {
-            same(&first, &shown_by_a_child(file)?, "another process")?;
         }
     }
     Ok(())

@@ -29,9 +29,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use program::{Informer, Tasks, WorkQueue};
+use program::{Informer, Selection, Tasks, WorkQueue};
 
 pub use event_recorder::{EventRecorder, reference};
 pub(crate) use quantity::milli_value;
@@ -84,14 +83,14 @@ pub fn start(options: ControllerOptions) {
 
     let deployments: Informer<Deployment> = {
         let queue = deployment_queue.clone();
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             queue.add(Key::of(change.object().as_ref()));
         })
     };
     let replica_sets: Informer<ReplicaSet> = {
         let (queue, deployment_queue) = (replica_set_queue.clone(), deployment_queue.clone());
         let deployments = deployments.clone();
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             queue.add(Key::of(change.object().as_ref()));
             for key in deployment::owners_of(&change, &deployments) {
                 deployment_queue.add(key);
@@ -100,7 +99,7 @@ pub fn start(options: ControllerOptions) {
     };
     let services: Informer<Service> = {
         let (endpoints_queue, load_balancer_queue) = (endpoints_queue.clone(), load_balancer_queue.clone());
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             let key = Key::of(change.object().as_ref());
             endpoints_queue.add(key.clone());
             load_balancer_queue.add(key);
@@ -112,7 +111,7 @@ pub fn start(options: ControllerOptions) {
         let (replica_sets, services, expectations) =
             (replica_sets.clone(), services.clone(), expectations.clone());
         let deployments = deployments.clone();
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             expectations.observe(&change);
             for key in replica_set::owners_of(&change, &replica_sets) {
                 replica_set_queue.add(key);
@@ -127,7 +126,7 @@ pub fn start(options: ControllerOptions) {
     };
     let endpoint_objects: Informer<Endpoints> = {
         let queue = endpoints_queue.clone();
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             if let program::Change::Deleted(object) = change {
                 queue.add(Key::of(object.as_ref()));
             }
@@ -135,7 +134,7 @@ pub fn start(options: ControllerOptions) {
     };
     let slices: Informer<EndpointSlice> = {
         let queue = endpoints_queue.clone();
-        let config = watcher::Config::default().labels(endpoints::MANAGED_SLICES);
+        let config = Selection::labels(endpoints::MANAGED_SLICES);
         Informer::start(&tasks, clock, Api::all(client.clone()), config, move |change| {
             if let program::Change::Deleted(slice) = change
                 && let Some(key) = endpoints::service_of_slice(slice)
@@ -146,7 +145,7 @@ pub fn start(options: ControllerOptions) {
     };
     let autoscalers: Informer<HorizontalPodAutoscaler> = {
         let queue = autoscaler_queue.clone();
-        Informer::start(&tasks, clock, Api::all(client.clone()), watcher::Config::default(), move |change| {
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             queue.observe(&change);
         })
     };

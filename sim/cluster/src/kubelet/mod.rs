@@ -21,9 +21,8 @@ use std::sync::{Arc, Mutex};
 use clock::{Clock, Seed};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::DeleteParams;
-use kube::runtime::watcher;
 use kube::{Api, Client};
-use program::{Change, ExecOutput, Informer, LogStore, Tasks};
+use program::{Change, ExecOutput, Informer, LogStore, Selection, Tasks};
 
 use crate::controllers::{EventRecorder, PodCpu, PodMetrics};
 use crate::registry::Registry;
@@ -85,21 +84,15 @@ impl Kubelet {
         let parts = &self.0.parts;
         let kubelet = self.clone();
         let api: Api<Pod> = Api::all(parts.client.clone());
-        Informer::start(
-            &parts.tasks,
-            parts.clock,
-            api,
-            watcher::Config::default(),
-            move |change| match change {
-                Change::Applied { new, .. } => kubelet.see(new),
-                Change::Deleted(pod) => {
-                    let handle = kubelet.pods().remove(uid(pod));
-                    if let Some(handle) = handle {
-                        handle.kill();
-                    }
+        Informer::start(&parts.tasks, parts.clock, api, Selection::default(), move |change| match change {
+            Change::Applied { new, .. } => kubelet.see(new),
+            Change::Deleted(pod) => {
+                let handle = kubelet.pods().remove(uid(pod));
+                if let Some(handle) = handle {
+                    handle.kill();
                 }
-            },
-        );
+            }
+        });
     }
 
     fn see(&self, pod: &Arc<Pod>) {
@@ -146,7 +139,7 @@ impl Kubelet {
         let parts = &self.0.parts;
         let (maps, secrets) = (self.clone(), self.clone());
         let api: Api<ConfigMap> = Api::all(parts.client.clone());
-        Informer::start(&parts.tasks, parts.clock, api, watcher::Config::default(), move |change| {
+        Informer::start(&parts.tasks, parts.clock, api, Selection::default(), move |change| {
             if let Change::Applied { new, .. } = change {
                 maps.refresh(
                     volumes::Source::ConfigMap,
@@ -156,7 +149,7 @@ impl Kubelet {
             }
         });
         let api: Api<Secret> = Api::all(parts.client.clone());
-        Informer::start(&parts.tasks, parts.clock, api, watcher::Config::default(), move |change| {
+        Informer::start(&parts.tasks, parts.clock, api, Selection::default(), move |change| {
             if let Change::Applied { new, .. } = change {
                 secrets.refresh(
                     volumes::Source::Secret,

@@ -15,9 +15,8 @@ use k8s_openapi::api::core::v1::{Endpoints, Event, Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
-use program::{Change, Informer, Tasks, WorkQueue};
+use program::{Change, Informer, Selection, Tasks, WorkQueue};
 use serde_json::{Value, json};
 
 /// How long a pod's image takes to be ready; pods of image `broken` never are.
@@ -94,40 +93,33 @@ fn start_kubelet(client: &Client, clock: Clock, tasks: &Tasks, extremes: Arc<Mut
     let pods: Arc<Mutex<BTreeMap<String, bool>>> = Arc::default();
     let informer = {
         let queue = queue.clone();
-        Informer::<Pod>::start(
-            tasks,
-            clock,
-            Api::all(client.clone()),
-            watcher::Config::default(),
-            move |change| {
-                let pod = change.object();
-                let name = pod.name_any();
-                let mut pods = pods.lock().unwrap();
-                match &change {
-                    Change::Applied { old: None, .. } => {
-                        queue.add((0, name.clone()));
-                        queue.add_after((1, name.clone()), READY_AFTER);
-                    }
-                    Change::Applied { old: Some(old), new } => {
-                        if old.metadata.deletion_timestamp.is_none()
-                            && new.metadata.deletion_timestamp.is_some()
-                        {
-                            queue.add_after((2, name.clone()), Duration::from_secs(1));
-                        }
-                    }
-                    Change::Deleted(_) => {}
+        Informer::<Pod>::start(tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            let pod = change.object();
+            let name = pod.name_any();
+            let mut pods = pods.lock().unwrap();
+            match &change {
+                Change::Applied { old: None, .. } => {
+                    queue.add((0, name.clone()));
+                    queue.add_after((1, name.clone()), READY_AFTER);
                 }
-                if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-                    pods.remove(&name);
-                } else {
-                    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                    pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+                Change::Applied { old: Some(old), new } => {
+                    if old.metadata.deletion_timestamp.is_none() && new.metadata.deletion_timestamp.is_some()
+                    {
+                        queue.add_after((2, name.clone()), Duration::from_secs(1));
+                    }
                 }
-                let ready = pods.values().filter(|ready| **ready).count();
-                let mut extremes = extremes.lock().unwrap();
-                *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
-            },
-        )
+                Change::Deleted(_) => {}
+            }
+            if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+                pods.remove(&name);
+            } else {
+                let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+            }
+            let ready = pods.values().filter(|ready| **ready).count();
+            let mut extremes = extremes.lock().unwrap();
+            *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
+        })
     };
     let api: Api<Pod> = Api::namespaced(client.clone(), "test");
     let mut started = 0;

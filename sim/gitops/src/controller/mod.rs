@@ -15,11 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crd::Application;
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::runtime::watcher;
-use program::{Context, ExitCode, Main, WorkQueue};
+use program::{Change, Context, ExitCode, Informer, Main, Selection, WorkQueue};
 
 use crate::git::Remotes;
 use reconcile::{Reconciler, Why};
@@ -122,32 +120,16 @@ fn watch_applications(
     reasons: &Reasons,
 ) {
     let (queue, reasons) = (queue.clone(), reasons.clone());
-    context.tasks.spawn(async move {
-        let mut specs: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
-        while let Some(event) = events.next().await {
-            let application = match event {
-                Ok(watcher::Event::Apply(application) | watcher::Event::InitApply(application)) => {
-                    application
-                }
-                Ok(watcher::Event::Delete(application)) => {
-                    specs.remove(application.name());
-                    continue;
-                }
-                // The watcher lists again by itself after an error.
-                _ => continue,
-            };
-            let name = application.name().to_owned();
-            let asked = application
-                .metadata
-                .annotations
-                .as_ref()
-                .is_some_and(|all| all.contains_key(reconcile::REFRESH));
-            let spec = serde_json::to_value((&application.spec, &application.operation)).unwrap_or_default();
-            if specs.insert(name.clone(), spec.clone()) != Some(spec) || asked {
-                reasons.add(&name, Why::Refresh);
-                queue.add(name);
-            }
+    let same = |old: &Application, new: &Application| {
+        let asks = |one: &Application| serde_json::to_value((&one.spec, &one.operation)).unwrap_or_default();
+        asks(old) == asks(new)
+    };
+    Informer::start(&context.tasks, context.clock, api, Selection::default(), move |change| {
+        let Change::Applied { old, new } = change else { return };
+        let asked = new.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(reconcile::REFRESH));
+        if asked || old.is_none_or(|old| !same(old, new)) {
+            reasons.add(new.name(), Why::Refresh);
+            queue.add(new.name().to_owned());
         }
     });
 }

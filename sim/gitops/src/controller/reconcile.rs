@@ -1,6 +1,7 @@
 //! One Application, once: compare, decide, sync, write the status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crd::{
@@ -8,12 +9,10 @@ use crd::{
     ApplicationSummary, ComparedTo, HealthStatus, Operation, OperationInitiator, OperationState,
     ResourceResult, RevisionHistory, SyncOperation, SyncOperationResult, SyncStatus,
 };
-use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::runtime::watcher;
-use program::{Context, WorkQueue};
+use program::{Context, Seen, Selection, WorkQueue, list_and_watch};
 use serde_json::{Value, json};
 
 use super::compare::{self, Compared};
@@ -453,15 +452,18 @@ impl Reconciler {
             }
             let Ok((resource, _)) = destination.kind(&api_version, &kind).await else { continue };
             let api: Api<DynamicObject> = Api::all_with(destination.client.clone(), &resource);
-            let ours = watcher::Config::default().labels(&format!("{}={name}", compare::INSTANCE));
+            let ours = Selection::labels(&format!("{}={name}", compare::INSTANCE));
             let (queue, name) = (self.queue.clone(), name.to_owned());
+            let clock = self.context.clock;
             self.context.tasks.spawn(async move {
-                let mut events = std::pin::pin!(watcher(api, ours));
-                while let Some(event) = events.next().await {
-                    if matches!(event, Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_))) {
+                let path = api.resource_url().to_owned();
+                let take = move |seen: Seen<'_>| {
+                    if matches!(seen, Seen::Applied(_) | Seen::Deleted(_)) {
                         queue.add_after(name.clone(), LIVE_DELAY);
                     }
-                }
+                    ControlFlow::Continue(())
+                };
+                list_and_watch(clock, api.into_client(), &path, ours, Box::new(take)).await;
             });
         }
     }

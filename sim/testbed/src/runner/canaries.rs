@@ -6,8 +6,7 @@ use std::sync::Arc;
 use clock::Clock;
 use crd::Canary;
 use kube::Api;
-use kube::runtime::watcher;
-use program::{Change, Informer, Tasks};
+use program::{Change, Informer, Selection, Tasks};
 
 use super::outcome::CanaryOutcome;
 use super::record::Record;
@@ -33,7 +32,7 @@ impl Canaries {
         let informers = clusters.iter().filter_map(|cluster| {
             let api: Api<Canary> = Api::all(world.client(cluster)?);
             let (timeline, record, name) = (world.logs().clone(), Arc::clone(record), cluster.clone());
-            let informer = Informer::start(&tasks, clock, api, watcher::Config::default(), move |change| {
+            let informer = Informer::start(&tasks, clock, api, Selection::default(), move |change| {
                 let (old, new) = match change {
                     Change::Applied { old, new } => (old.map(|old| state(&name, old)), state(&name, new)),
                     Change::Deleted(_) => return,

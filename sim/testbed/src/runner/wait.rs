@@ -1,12 +1,12 @@
 //! Waiting for conditions: every wait follows a watch or the timeline, and ends at a virtual time.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use clock::Clock;
-use futures::StreamExt as _;
 use kube::Api;
 use kube::api::DynamicObject;
-use kube::runtime::watcher;
+use program::{Seen, Selection, list_and_watch};
 use regex::Regex;
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ impl Runner<'_> {
         &self,
         target: Target<'_>,
         limit: Duration,
-        condition: impl Fn(Option<&Value>) -> Result<(), String>,
+        condition: impl Fn(Option<&Value>) -> Result<(), String> + Sync,
     ) -> Result<(), StepError> {
         let mut last: Option<Value> = None;
         let mut problem = "it was never looked at".to_owned();
@@ -193,39 +193,31 @@ async fn follow(
     clock: Clock,
     api: Api<DynamicObject>,
     name: &str,
-    condition: &impl Fn(Option<&Value>) -> Result<(), String>,
+    condition: &(impl Fn(Option<&Value>) -> Result<(), String> + Sync),
     last: &mut Option<Value>,
     problem: &mut String,
 ) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(watcher(api, config));
-    let mut listed = None;
-    loop {
-        match events.next().await {
-            Some(Ok(watcher::Event::Init)) => {
-                listed = None;
-                continue;
+    let only = Selection::fields(format!("metadata.name={name}"));
+    let take = |seen: Seen<'_>| {
+        *last = match seen {
+            Seen::Listed(objects) => objects.first().map(|object| object.json()),
+            Seen::Applied(object) => Some(object.json()),
+            Seen::Deleted(_) => None,
+            Seen::Failed(error) => {
+                *problem = error;
+                return ControlFlow::Continue(());
             }
-            Some(Ok(watcher::Event::InitApply(object))) => {
-                listed = serde_json::to_value(&object).ok();
-                continue;
-            }
-            Some(Ok(watcher::Event::InitDone)) => *last = listed.take(),
-            Some(Ok(watcher::Event::Apply(object))) => *last = serde_json::to_value(&object).ok(),
-            Some(Ok(watcher::Event::Delete(_))) => *last = None,
-            Some(Err(error)) => {
-                *problem = error.to_string();
-                // The watcher starts over by itself; a server that fails at once would hold the clock.
-                clock.sleep(RETRY).await;
-                continue;
-            }
-            None => return,
-        }
+        };
         match condition(last.as_ref()) {
-            Ok(()) => return,
-            Err(error) => *problem = error,
+            Ok(()) => ControlFlow::Break(()),
+            Err(error) => {
+                *problem = error;
+                ControlFlow::Continue(())
+            }
         }
-    }
+    };
+    let path = api.resource_url().to_owned();
+    list_and_watch(clock, api.into_client(), &path, only, Box::new(take)).await;
 }
 
 /// An object's last state for a failure: its status, or all of it if it has none.
