@@ -21,15 +21,19 @@ pub(crate) fn parse(media_type: &str, body: &[u8]) -> Result<Value, Failure> {
     };
     match media_type {
         // JSON is YAML, and clients send it as such.
-        "application/yaml" | "application/apply-patch+yaml" => serde_json::from_str(text()?).or_else(|_| {
-            serde_saphyr::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string()))
-        }),
+        "application/yaml" | "application/apply-patch+yaml" => {
+            text()?.parse().or_else(|_: serde_json::Error| {
+                serde_saphyr::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string()))
+            })
+        }
         ""
         | "application/json"
         | "application/strategic-merge-patch+json"
         | "application/merge-patch+json"
         | "application/json-patch+json"
-        | "*/*" => serde_json::from_str(text()?).map_err(|error| Failure::bad_request(error.to_string())),
+        | "*/*" => {
+            text()?.parse().map_err(|error: serde_json::Error| Failure::bad_request(error.to_string()))
+        }
         protobuf::MEDIA_TYPE => protobuf::object(body).map_err(Failure::bad_request),
         other => Err(Failure::new(
             415,

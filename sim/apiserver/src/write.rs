@@ -419,15 +419,10 @@ fn raises_generation(resource: &Resource, has_status: bool, object: &Value, old:
                 || object["metadata"]["annotations"] != old["metadata"]["annotations"]
         }
         Generation::Content => {
-            let content = |value: &Value| {
-                let mut fields = value.as_object().cloned().unwrap_or_default();
-                fields.remove("metadata");
-                if has_status {
-                    fields.remove("status");
-                }
-                fields
-            };
-            content(object) != content(old)
+            let counts = |field: &str| field != "metadata" && !(has_status && field == "status");
+            let fields =
+                |value| Value::as_object(value).into_iter().flatten().filter(|(field, _)| counts(field));
+            !fields(object).eq(fields(old))
         }
     }
 }

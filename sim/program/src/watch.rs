@@ -228,6 +228,16 @@ impl Watch {
             let text = body.collect().await.map_err(failed)?.to_bytes();
             return Err(status(&String::from_utf8_lossy(&text)));
         }
+        // The last object, whose version is where the next watch begins.
+        let mut last = String::new();
+        let ended = self.read(&mut body, &mut last, take).await;
+        if let Some(newer) = Object(&last).version() {
+            *version = newer;
+        }
+        ended
+    }
+
+    async fn read(&self, body: &mut Body, last: &mut String, take: &mut Take<'_>) -> Result<(), Ended> {
         let mut buffer: Vec<u8> = Vec::new();
         while let Some(frame) = body.frame().await {
             // A server that breaks off is asked again from where it was.
@@ -237,7 +247,7 @@ impl Watch {
             let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n') else { continue };
             let lines = std::str::from_utf8(&buffer[..end]).map_err(failed)?;
             for line in lines.lines() {
-                take_line(line, version, take)?;
+                take_line(line, last, take)?;
             }
             buffer.drain(..=end);
         }
@@ -245,15 +255,14 @@ impl Watch {
     }
 }
 
-fn take_line(line: &str, version: &mut String, take: &mut Take<'_>) -> Result<(), Ended> {
+fn take_line(line: &str, last: &mut String, take: &mut Take<'_>) -> Result<(), Ended> {
     let Line { kind, object } = serde_json::from_str(line).map_err(failed)?;
     let object = Object(object.get());
     if kind == "ERROR" {
         return Err(status(object.0));
     }
-    if let Some(newer) = object.version() {
-        *version = newer;
-    }
+    last.clear();
+    last.push_str(object.0);
     let seen = match kind {
         "ADDED" | "MODIFIED" => Seen::Applied(object),
         "DELETED" => Seen::Deleted(object),

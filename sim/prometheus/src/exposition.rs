@@ -21,22 +21,34 @@ fn line(text: &str) -> Result<Line<'_>, String> {
     let wrong = |why: &str| format!("{why} in line {text:?}");
     let end = series_end(text).ok_or_else(|| wrong("unclosed label set"))?;
     let series = text[..end].trim_end();
-    let mut rest = text[end..].split_ascii_whitespace();
-    let value = rest.next().ok_or_else(|| wrong("expected value after metric"))?;
+    let (value, rest) = word(&text[end..]);
+    if value.is_empty() {
+        return Err(wrong("expected value after metric"));
+    }
     let value = promql::parse_float(value).ok_or_else(|| wrong("expected a number as the value"))?;
-    let at_ms = match rest.next() {
-        None => None,
-        Some(time) => Some(time.parse().map_err(|_| wrong("expected timestamp or new record"))?),
+    let (time, rest) = word(rest);
+    let at_ms = match time {
+        "" => None,
+        time => Some(time.parse().map_err(|_| wrong("expected timestamp or new record"))?),
     };
-    if series.is_empty() || rest.next().is_some() {
+    if series.is_empty() || !rest.is_empty() {
         return Err(wrong("unexpected text"));
     }
     Ok(Line { series, value, at_ms })
 }
 
+/// The next word and what follows it, without the blanks in front of either. Looks at bytes: there are many lines.
+fn word(text: &str) -> (&str, &str) {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|byte| !is_blank(byte)).unwrap_or(bytes.len());
+    let end = bytes[start..].iter().position(is_blank).map_or(bytes.len(), |length| start + length);
+    (&text[start..end], text[end..].trim_ascii_start())
+}
+
 /// Where name and labels end. No value and no time has a brace, so the label set's is the last one.
 fn series_end(text: &str) -> Option<usize> {
-    let brace = text.find(['{', ' ', '\t'])?;
+    let brace = text.bytes().position(|byte| matches!(byte, b'{' | b' ' | b'\t'))?;
     match text.as_bytes()[brace] {
         b'{' => text.rfind('}').map(|end| end + 1),
         _ => Some(brace),

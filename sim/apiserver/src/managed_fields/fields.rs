@@ -20,12 +20,7 @@ impl Fields {
         match value {
             Value::Object(object) if !at.is_atomic() => {
                 for (name, value) in object {
-                    if value.is_null() {
-                        continue;
-                    }
-                    let mut below = Fields::of(value, at.field(name));
-                    below.member |= below.below.is_empty();
-                    fields.below.insert(format!("f:{name}"), below);
+                    fields.add_field(name, value, None, at.field(name));
                 }
             }
             Value::Array(items) => match at.list() {
@@ -47,6 +42,28 @@ impl Fields {
             _ => {}
         }
         fields
+    }
+
+    /// Adds the field `name` with all fields of its value, but for those that `same` has with the same values.
+    pub(super) fn add_field(&mut self, name: &str, value: &Value, same: Option<&Value>, at: Cursor<'_>) {
+        if value.is_null() || same == Some(value) {
+            return;
+        }
+        let mut below = match (value, same) {
+            (Value::Object(object), Some(Value::Object(same))) if !at.is_atomic() && !object.is_empty() => {
+                let mut below = Fields::default();
+                for (name, value) in object {
+                    below.add_field(name, value, same.get(name), at.field(name));
+                }
+                if below.is_empty() {
+                    return;
+                }
+                below
+            }
+            _ => Fields::of(value, at),
+        };
+        below.member |= below.below.is_empty();
+        self.below.insert(format!("f:{name}"), below);
     }
 
     pub(super) fn parse(value: &Value) -> Fields {

@@ -244,7 +244,8 @@ pub fn track_update(before: &Value, after: &mut Value, writer: &Writer<'_>, keys
         return;
     }
     let root = keys.root();
-    let (old, new) = (owned(before, root), owned(after, root));
+    // What is the same in both is nobody's change.
+    let (old, new) = (owned_but(before, after, root), owned_but(after, before, root));
     let mut changed = new.clone();
     let mut same = new.common(&old);
     same.remove(&same.clone().changed_leaves(before, after, root));
@@ -272,31 +273,42 @@ pub fn track_update(before: &Value, after: &mut Value, writer: &Writer<'_>, keys
 
 /// The fields of an object that managers can own.
 fn owned(object: &Value, root: Cursor<'_>) -> Fields {
-    let mut object = object.as_object().cloned().unwrap_or_default();
-    for field in ["apiVersion", "kind"] {
-        object.remove(field);
+    owned_but(object, &Value::Null, root)
+}
+
+/// The fields of an object that managers can own, without those that `same` has with the same values.
+fn owned_but(object: &Value, same: &Value, root: Cursor<'_>) -> Fields {
+    let mut fields = Fields::default();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "apiVersion" | "kind" => {}
+            "metadata" => {
+                let tracked: Map<String, Value> = value
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter(|(field, _)| !UNTRACKED.contains(&field.as_str()))
+                    .map(|(field, value)| (field.clone(), value.clone()))
+                    .collect();
+                fields.add_field(name, &Value::Object(tracked), same.get(name), root.field(name));
+            }
+            _ => fields.add_field(name, value, same.get(name), root.field(name)),
+        }
     }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        untracked(metadata);
-    }
-    let mut fields = Fields::of(&Value::Object(object), root);
     fields.forget_presence_of("metadata");
     fields
 }
 
-fn untracked(metadata: &mut Map<String, Value>) {
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "managedFields",
-        "selfLink",
-    ] {
-        metadata.remove(field);
-    }
-}
+/// Fields of the metadata that nobody owns.
+const UNTRACKED: [&str; 10] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "selfLink",
+];
