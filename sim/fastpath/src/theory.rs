@@ -3,13 +3,14 @@
 use canary::Dialect;
 use clock::Seed;
 use crd::Canary;
+use proptest::prelude::*;
 
 use crate::automaton::Automaton;
 use crate::counts::binomial_cdf;
 use crate::draws::Draws;
 use crate::model::{Arrivals, Rate, ServiceModel, Traffic, VersionModel};
 use crate::policy::Policy;
-use crate::rollout::{End, walk, witness};
+use crate::rollout::{End, Outcome, walk, witness};
 use crate::run::{Plan, run};
 use crate::setting::Setting;
 use crate::span::Span;
@@ -168,42 +169,95 @@ fn the_table_walks_as_the_core_decides() {
     }
 }
 
-#[test]
-fn worse_versions_are_not_caught_less_often() {
-    let policy = policy(article());
-    let mut before = 0;
-    for rate in [0.0, 0.005, 0.01, 0.02, 0.05, 0.2] {
-        let mut model = ServiceModel::default();
-        model.versions.get_mut("bad").unwrap().error_rate = Some(Rate::Fixed(rate));
-        let tally = tally(&policy, &model, "bad", 3_000);
-        assert!(tally.rolled_back() + 15 >= before, "{rate}");
-        before = tally.rolled_back();
-    }
-    assert!(before > 2_900);
+/// Rollouts per case of the properties below.
+const CASE: u64 = 500;
+
+/// Any policy of steps over the two builtin checks, its load test gone, and a service that it is for.
+fn any_policy() -> impl Strategy<Value = (Canary, ServiceModel)> {
+    let steps = (1..40i32, 40..=100i32, 1..8i32);
+    let checks = (prop::sample::select(vec!["20s", "45s", "1m", "2m"]), 90.0..99.9, 100.0..900.0);
+    let traffic = (2.0..400.0, any::<bool>());
+    (steps, checks, traffic, 10..100u64).prop_map(|(steps, checks, (rate, constant), interval)| {
+        let mut canary = article();
+        let analysis = canary.spec.analysis.as_mut().unwrap();
+        analysis.webhooks.clear();
+        (analysis.step_weight, analysis.max_weight, analysis.threshold) = steps;
+        analysis.interval = format!("{interval}s");
+        for metric in &mut analysis.metrics {
+            metric.interval = checks.0.to_owned();
+        }
+        analysis.metrics[0].threshold = Some(checks.1);
+        analysis.metrics[1].threshold = Some(checks.2);
+        let arrivals = if constant { Arrivals::Constant } else { Arrivals::Poisson };
+        let traffic = Traffic { rate, arrivals, ..Traffic::default() };
+        (canary, ServiceModel { traffic, ..ServiceModel::default() })
+    })
 }
 
-#[test]
-fn stricter_thresholds_are_not_slower() {
-    let mut before = 0.0;
-    for threshold in [1, 2, 3, 5, 8] {
-        let mut canary = article();
-        canary.spec.analysis.as_mut().unwrap().threshold = threshold;
-        let policy = policy(canary);
-        let mut model = ServiceModel::default();
-        model.versions.get_mut("bad").unwrap().error_rate = Some(Rate::Fixed(0.2));
-        model.startup = Span::from_millis(5_000);
-        let setting = Setting::new(&policy, &model, "bad").unwrap();
-        let (mut automaton, mut memory) = (Automaton::new(&policy), Memory::default());
-        let mut times = Vec::new();
-        for index in 0..500 {
+/// Rollouts of the bad version, one after the other, under the same luck for all policies and versions.
+fn outcomes(canary: &Canary, model: &ServiceModel) -> Vec<Outcome> {
+    let policy = policy(canary.clone());
+    let setting = Setting::new(&policy, model, "bad").unwrap();
+    let (mut automaton, mut memory) = (Automaton::new(&policy), Memory::default());
+    (0..CASE)
+        .map(|index| {
             let draws = Draws::new(Seed::new(3), "default", index);
-            let outcome = walk(&setting, &mut automaton, &mut memory, draws, index);
-            if matches!(outcome.end, End::RolledBack(_)) {
-                times.push(outcome.time as f64);
+            walk(&setting, &mut automaton, &mut memory, draws, index)
+        })
+        .collect()
+}
+
+fn rolled_back(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| matches!(outcome.end, End::RolledBack(_))).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn worse_versions_are_not_caught_less_often(
+        (canary, mut model) in any_policy(),
+        better in 0.0..0.3,
+        more in 0.01..0.5,
+    ) {
+        let mut caught = |rate: f64| {
+            model.versions.get_mut("bad").unwrap().error_rate = Some(Rate::Fixed(rate));
+            rolled_back(&outcomes(&canary, &model))
+        };
+        let (before, after) = (caught(better), caught(better + more));
+        // The same luck does not make it exact: errors that come earlier are the first sample of their series earlier.
+        prop_assert!(after + CASE as usize / 50 >= before, "{before}, then {after} of {CASE}");
+    }
+
+    #[test]
+    fn slower_versions_are_not_caught_less_often(
+        (canary, mut model) in any_policy(),
+        better in 1.0..4.0,
+        more in 0.1..4.0,
+    ) {
+        let mut caught = |slowdown: f64| {
+            model.versions.get_mut("bad").unwrap().slowdown = Some(slowdown);
+            rolled_back(&outcomes(&canary, &model))
+        };
+        let (before, after) = (caught(better), caught(better + more));
+        prop_assert!(after + CASE as usize / 50 >= before, "{before}, then {after} of {CASE}");
+    }
+
+    /// Exact, rollout by rollout: until the stricter policy gives up, both have done the same.
+    #[test]
+    fn stricter_thresholds_are_never_later(
+        (mut canary, mut model) in any_policy(),
+        rate in 0.0..0.4,
+        more in 1..6i32,
+    ) {
+        model.versions.get_mut("bad").unwrap().error_rate = Some(Rate::Fixed(rate));
+        let strict = outcomes(&canary, &model);
+        canary.spec.analysis.as_mut().unwrap().threshold += more;
+        for (strict, lenient) in strict.iter().zip(outcomes(&canary, &model)) {
+            if matches!(lenient.end, End::RolledBack(_)) {
+                prop_assert!(matches!(strict.end, End::RolledBack(_)), "{strict:?}, {lenient:?}");
+                prop_assert!(strict.time <= lenient.time, "{strict:?}, {lenient:?}");
             }
         }
-        let mean = times.iter().sum::<f64>() / times.len() as f64;
-        assert!(mean >= before, "{threshold}: {mean} after {before}");
-        before = mean;
     }
 }
