@@ -29,7 +29,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}.soft{color
 table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 th:first-child,td:first-child{text-align:left}tr.best td{font-weight:600}tr.front td:first-child::before{content:'\u{2605} ';color:var(--accent)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(26rem,1fr));gap:1.5rem}figure{margin:0}figcaption{font-weight:600}
-svg{width:100%;height:auto}svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line)}
+svg{width:100%;max-width:44rem;height:auto}svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line)}
 path{fill:none;stroke-width:2}.good{stroke:var(--good)}.bad{stroke:var(--bad)}.accent{stroke:var(--accent)}
 polygon.band{fill:var(--accent);opacity:.18}circle{fill:var(--soft);opacity:.55}circle.front{fill:var(--accent);opacity:1}circle.shipped{fill:var(--bad);opacity:1}
 pre{background:color-mix(in srgb,var(--line) 40%,transparent);padding:.8rem;overflow:auto;font-size:13px}details{margin:.5rem 0}
