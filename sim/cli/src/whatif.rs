@@ -96,6 +96,9 @@ pub struct WhatIfArguments {
     /// Write the results as JSON, for `coalmine whatif merge`.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the results as a table, a row for each policy, service model and version: FILE.csv or FILE.parquet.
+    #[arg(long, value_name = "FILE", value_parser = table)]
+    table: Option<PathBuf>,
     /// Run only this part of the rollouts, e.g. 3/16.
     #[arg(long, value_name = "PART", value_parser = shard)]
     shard: Option<(u64, u64)>,
@@ -137,6 +140,9 @@ struct MergeArguments {
     /// Write the merged results as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the merged results as a table: FILE.csv or FILE.parquet.
+    #[arg(long, value_name = "FILE", value_parser = table)]
+    table: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -157,6 +163,14 @@ enum Engine {
     Fast,
     /// Clusters, mesh, Prometheus and Flagger in memory.
     Full,
+}
+
+/// A file whose name says which kind of table it is.
+fn table(text: &str) -> Result<PathBuf, String> {
+    match Path::new(text).extension().and_then(|ending| ending.to_str()) {
+        Some("csv" | "parquet") => Ok(PathBuf::from(text)),
+        _ => Err("the file's name must end with .csv or .parquet".to_owned()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -266,6 +280,9 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
     if let Some(path) = &arguments.out {
         write(path, &json(&results))?;
     }
+    if let Some(path) = &arguments.table {
+        write_table(path, &results)?;
+    }
     print(&results, arguments.format);
     if arguments.format == Format::Text {
         remarks(&experiment);
@@ -331,8 +348,15 @@ fn json(results: &Results) -> String {
     serde_json::to_string(results).expect("results are plain data") + "\n"
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<(), String> {
+    std::fs::write(path, content).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write_table(path: &Path, results: &Results) -> Result<(), String> {
+    match path.extension() {
+        Some(ending) if ending == "csv" => write(path, report::whatif::csv(results)),
+        _ => write(path, report::whatif::parquet(results)),
+    }
 }
 
 fn print(results: &Results, format: Format) {
@@ -468,6 +492,9 @@ fn merge(arguments: &MergeArguments) -> Result<ExitCode, String> {
     }
     if let Some(path) = &arguments.out {
         write(path, &json(&results))?;
+    }
+    if let Some(path) = &arguments.table {
+        write_table(path, &results)?;
     }
     print(&results, arguments.format);
     Ok(ExitCode::SUCCESS)

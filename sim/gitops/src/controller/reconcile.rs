@@ -452,7 +452,7 @@ impl Reconciler {
             }
             let Ok((resource, _)) = destination.kind(&api_version, &kind).await else { continue };
             let api: Api<DynamicObject> = Api::all_with(destination.client.clone(), &resource);
-            let ours = Selection::labels(&format!("{}={name}", compare::INSTANCE));
+            let ours = Selection::labels(format!("{}={name}", compare::INSTANCE));
             let (queue, name) = (self.queue.clone(), name.to_owned());
             let clock = self.context.clock;
             self.context.tasks.spawn(async move {

@@ -1,12 +1,14 @@
-//! What-if results for people and for notebooks: text, CSV, one HTML file.
+//! What-if results for people and for notebooks: text, CSV, Parquet, one HTML file.
 
 mod chart;
-mod csv;
 mod html;
+mod parquet;
+mod table;
 mod text;
 
-pub use csv::csv;
 pub use html::{Example, html};
+pub use parquet::parquet;
+pub use table::csv;
 pub use text::{text, timeline};
 
 use std::time::Duration;
