@@ -275,10 +275,10 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
     if let Some(path) = &arguments.report {
         let examples = examples(&experiment, &points, &results, arguments)?;
         let diff = patch.as_ref().map(|(_, diff)| diff.as_str());
-        write(path, &report::whatif::html(&results, &examples, diff))?;
+        write(path, report::whatif::html(&results, &examples, diff))?;
     }
     if let Some(path) = &arguments.out {
-        write(path, &json(&results))?;
+        write(path, json(&results))?;
     }
     if let Some(path) = &arguments.table {
         write_table(path, &results)?;
@@ -488,10 +488,10 @@ fn merge(arguments: &MergeArguments) -> Result<ExitCode, String> {
         ));
     }
     if let Some(path) = &arguments.report {
-        write(path, &report::whatif::html(&results, &[], None))?;
+        write(path, report::whatif::html(&results, &[], None))?;
     }
     if let Some(path) = &arguments.out {
-        write(path, &json(&results))?;
+        write(path, json(&results))?;
     }
     if let Some(path) = &arguments.table {
         write_table(path, &results)?;
