@@ -12,5 +12,5 @@ pub const ISTIO: &str = include_str!("../manifests/istio.yaml");
 /// The Gateway API's kinds, as far as the mesh and the canary controller use them: HTTPRoute, Gateway.
 pub const GATEWAY_API: &str = include_str!("../manifests/gateway-api.yaml");
 
-/// KEDA's kinds, as far as the canary controller copies them: ScaledObject.
+/// KEDA's kinds, as far as the operator and the canary controller use them: ScaledObject.
 pub const KEDA: &str = include_str!("../manifests/keda.yaml");

@@ -24,8 +24,10 @@ use crate::telemetry::Telemetry;
 use crate::workload::Workload;
 use crate::{gateway_api, proxy};
 
-/// How long changes are gathered before proxies are told, as istiod does.
+/// Proxies are told when there was no change for so long (istiod's `PILOT_DEBOUNCE_AFTER`) …
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// … and so long after the first change at the latest (`PILOT_DEBOUNCE_MAX`).
+const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a control plane is made of.
 pub struct Options {
@@ -126,7 +128,13 @@ impl ControlPlane {
         tasks.spawn(async move {
             loop {
                 changed.notified().await;
-                clock.sleep(DEBOUNCE).await;
+                let latest = clock.elapsed() + DEBOUNCE_MAX;
+                loop {
+                    let quiet = DEBOUNCE.min(latest.saturating_sub(clock.elapsed()));
+                    if quiet.is_zero() || clock.timeout(quiet, changed.notified()).await.is_err() {
+                        break;
+                    }
+                }
                 let sources = sources(&rules, &members);
                 let (routes, gateways) = (sources.api_routes.clone(), sources.api_gateways.clone());
                 let built = Arc::new(Config::build(sources));
