@@ -1,64 +1,120 @@
 //! Services and their endpoints as kube-proxy and DNS see them: tables made from a cluster's Services and
-//! EndpointSlices, made anew when either changed.
+//! EndpointSlices. Entries are made anew when somebody asks after a change of theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::{Api, Client};
-use program::{Informer, Selection, Tasks};
+use program::{Change, Informer, Selection, Tasks};
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Namespace and name of a Service.
+type Key = (String, String);
 
 /// A cluster's Services. Without [`Services::start`] there are none.
 #[derive(Default)]
 pub(crate) struct Services {
     sources: Mutex<Option<Arc<Sources>>>,
-    changed: Arc<AtomicBool>,
+    changes: Arc<Mutex<Changes>>,
     table: Mutex<Arc<Table>>,
+}
+
+/// What has changed since the table was last asked for.
+#[derive(Default)]
+struct Changes {
+    /// Services whose entries are out of date.
+    stale: BTreeSet<Key>,
+    /// Each Service's slices by name.
+    slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
+}
+
+impl Changes {
+    fn see_slice(&mut self, change: &Change<'_, EndpointSlice>) {
+        let (old, new) = match change {
+            Change::Applied { old, new } => (*old, Some(*new)),
+            Change::Deleted(slice) => (Some(*slice), None),
+        };
+        if let Some((key, slice)) = old.and_then(|old| Some((service_of(old)?, old))) {
+            if let Some(slices) = self.slices.get_mut(&key) {
+                slices.remove(slice.metadata.name.as_deref().unwrap_or_default());
+                if slices.is_empty() {
+                    self.slices.remove(&key);
+                }
+            }
+            self.stale.insert(key);
+        }
+        if let Some((key, slice)) = new.and_then(|new| Some((service_of(new)?, new))) {
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            self.slices.entry(key.clone()).or_default().insert(name, Arc::clone(slice));
+            self.stale.insert(key);
+        }
+    }
 }
 
 struct Sources {
     services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
     endpoints: Informer<Endpoints>,
+    slices: Informer<EndpointSlice>,
 }
 
 impl Services {
     /// Watches a cluster's API from now on.
     pub(crate) async fn start(&self, client: &Client, clock: Clock, tasks: &Tasks) {
-        let changed = || {
-            let flag = Arc::clone(&self.changed);
-            move || flag.store(true, Ordering::Relaxed)
-        };
-        let all = Selection::default;
-        let (a, b, c) = (changed(), changed(), changed());
+        let config = Selection::default;
+        let (a, b, c) = (Arc::clone(&self.changes), Arc::clone(&self.changes), Arc::clone(&self.changes));
         let sources = Sources {
-            services: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| a()),
-            slices: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| b()),
-            endpoints: Informer::start(tasks, clock, Api::all(client.clone()), all(), move |_| c()),
+            services: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
+                lock(&a).stale.insert(key_of(change.object().as_ref()));
+            }),
+            slices: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
+                lock(&b).see_slice(&change);
+            }),
+            endpoints: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
+                lock(&c).stale.insert(key_of(change.object().as_ref()));
+            }),
         };
         sources.services.synced().await;
         sources.slices.synced().await;
-        self.changed.store(true, Ordering::Relaxed);
-        *self.sources.lock().expect("no holder of this lock panics") = Some(Arc::new(sources));
+        *lock(&self.sources) = Some(Arc::new(sources));
     }
 
     /// The tables as of now.
     pub(crate) fn table(&self) -> Arc<Table> {
-        let mut table = self.table.lock().expect("no holder of this lock panics");
-        if self.changed.swap(false, Ordering::Relaxed)
-            && let Some(sources) = self.sources.lock().expect("no holder of this lock panics").clone()
+        let mut table = lock(&self.table);
+        let mut changes = lock(&self.changes);
+        if !changes.stale.is_empty()
+            && let Some(sources) = lock(&self.sources).clone()
         {
-            *table = Arc::new(Table::build(&sources));
+            let table = Arc::make_mut(&mut table);
+            for key in std::mem::take(&mut changes.stale) {
+                let slices: Vec<_> =
+                    changes.slices.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
+                table.renew(&sources, key, &slices);
+            }
         }
         Arc::clone(&table)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+fn key_of<K: kube::Resource>(object: &K) -> Key {
+    let meta = object.meta();
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// The Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some((slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
 
 /// One Service.
@@ -72,6 +128,8 @@ pub(crate) struct ServiceEntry {
     /// Addresses of pods that have a name in it.
     pub hostnames: BTreeMap<String, IpAddr>,
     pub ports: Vec<PortEntry>,
+    /// Addresses at which it is reached from everywhere.
+    pub balancers: Vec<IpAddr>,
 }
 
 /// One of a Service's ports.
@@ -89,7 +147,7 @@ impl ServiceEntry {
 }
 
 /// All Services of a cluster.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     /// By namespace, then by name.
     by_name: BTreeMap<String, BTreeMap<String, Arc<ServiceEntry>>>,
@@ -123,34 +181,33 @@ impl Table {
         table
     }
 
-    fn build(sources: &Sources) -> Table {
-        let mut by_service: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>> = BTreeMap::new();
-        for slice in sources.slices.list() {
-            let labels = slice.metadata.labels.as_ref();
-            if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME)) {
-                let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-                by_service.entry((namespace, service.clone())).or_default().push(slice);
+    /// Makes a Service's entry anew, or removes that of one that is gone.
+    fn renew(&mut self, sources: &Sources, key: Key, slices: &[Arc<EndpointSlice>]) {
+        let (namespace, name) = key;
+        let named = self.by_name.entry(namespace.clone()).or_default();
+        if let Some(old) = named.remove(&name) {
+            let is_old =
+                |entry: Option<&Arc<ServiceEntry>>| entry.is_some_and(|entry| Arc::ptr_eq(entry, &old));
+            if let Some(ip) = old.cluster_ip.filter(|ip| is_old(self.by_cluster_ip.get(ip))) {
+                self.by_cluster_ip.remove(&ip);
+            }
+            for ip in &old.balancers {
+                if is_old(self.by_balancer.get(ip)) {
+                    self.by_balancer.remove(ip);
+                }
             }
         }
-        let mut table = Table::default();
-        for service in sources.services.list() {
-            let key = (
-                service.metadata.namespace.clone().unwrap_or_default(),
-                service.metadata.name.clone().unwrap_or_default(),
-            );
-            let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-            // Endpoints written by hand stand alone: no controller mirrors them into slices here.
-            let manual = if slices.is_empty() { sources.endpoints.get(&key.0, &key.1) } else { None };
-            let entry = Arc::new(entry(&service, slices, manual.as_deref()));
-            if let Some(ip) = entry.cluster_ip {
-                table.by_cluster_ip.insert(ip, Arc::clone(&entry));
-            }
-            for ip in balancers(&service) {
-                table.by_balancer.insert(ip, Arc::clone(&entry));
-            }
-            table.by_name.entry(key.0).or_default().insert(key.1, entry);
+        let Some(service) = sources.services.get(&namespace, &name) else { return };
+        // Endpoints written by hand stand alone: no controller mirrors them into slices here.
+        let manual = if slices.is_empty() { sources.endpoints.get(&namespace, &name) } else { None };
+        let entry = Arc::new(entry(&service, slices, manual.as_deref()));
+        if let Some(ip) = entry.cluster_ip {
+            self.by_cluster_ip.insert(ip, Arc::clone(&entry));
         }
-        table
+        for ip in &entry.balancers {
+            self.by_balancer.insert(*ip, Arc::clone(&entry));
+        }
+        named.insert(name, entry);
     }
 }
 
@@ -191,6 +248,7 @@ fn entry(service: &Service, slices: &[Arc<EndpointSlice>], manual: Option<&Endpo
         addresses: addresses.into_iter().collect(),
         hostnames,
         ports: ports.collect(),
+        balancers: balancers(service),
     }
 }
 

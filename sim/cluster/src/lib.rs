@@ -8,6 +8,7 @@ mod controllers;
 mod dns;
 mod kube_proxy;
 mod kubelet;
+mod node_affinity;
 mod registry;
 mod scheduler;
 mod wire;
@@ -23,7 +24,8 @@ use program::{Apis, ExecOutput, Identity, LogStore, Network, Tasks};
 use serde_json::json;
 
 pub use controllers::{
-    ControllerOptions, EventRecorder, PodCpu, PodMetrics, reference, start as start_controllers,
+    ControllerOptions, EventRecorder, ExternalMetrics, PodCpu, PodMetrics, reference,
+    start as start_controllers,
 };
 pub use registry::{Image, Registry};
 pub use wire::Wire;
@@ -73,6 +75,8 @@ pub struct Options {
     pub logs: Arc<dyn LogStore>,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// Figures that its autoscalers may ask for, if anybody serves them.
+    pub external_metrics: Option<Arc<dyn ExternalMetrics>>,
 }
 
 /// A running cluster; it stops when it is dropped.
@@ -90,7 +94,8 @@ impl Cluster {
     /// # Errors
     /// The API server's refusal of a node.
     pub async fn start(options: Options) -> Result<Cluster, kube::Error> {
-        let Options { name, client, clock, seed, wire, registry, apis, logs, nodes } = options;
+        let Options { name, client, clock, seed, wire, registry, apis, logs, nodes, external_metrics } =
+            options;
         let tasks = Tasks::default();
         let net = wire.join(&name);
         net.services.start(&client, clock, &tasks).await;
@@ -118,6 +123,7 @@ impl Cluster {
             tasks: tasks.clone(),
             events,
             pod_metrics: Arc::new(kubelet.clone()),
+            external_metrics,
             load_balancer_ips: Arc::new(move || balanced.load_balancer_ip()),
         });
         Ok(Cluster { wire, net, kubelet, seed, tasks })

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, Node as NodeObject, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::Node;
 use crate::controllers::milli_value;
 use crate::controllers::{EventRecorder, reference};
+use crate::node_affinity::admits;
 
 /// Pods that a node takes, as the kubelet's default.
 pub(crate) const PODS_MAX: usize = 110;
@@ -33,7 +34,72 @@ struct Requests {
     memory_bytes: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+/// What the nodes bear: pods that are bound to them, and those that are about to be.
+#[derive(Default)]
+struct Loads {
+    nodes: BTreeMap<String, Load>,
+    counted: BTreeMap<Key, Counted>,
+}
+
+/// A pod that a node bears.
+struct Counted {
+    uid: Option<String>,
+    node: String,
+    requests: Requests,
+    owner: String,
+}
+
+impl Loads {
+    fn observe(&mut self, change: &Change<'_, Pod>) {
+        let pod = change.object();
+        let key = key_of(pod);
+        let is_same = |counted: &Counted| counted.uid == pod.metadata.uid;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        match (change, node) {
+            // The cache does not show the binding yet.
+            (Change::Applied { .. }, None) if self.counted.get(&key).is_none_or(is_same) => {}
+            (Change::Applied { .. }, Some(node)) if !has_ended(pod) => {
+                let is_known = |counted: &Counted| is_same(counted) && counted.node == node;
+                if !self.counted.get(&key).is_some_and(is_known) {
+                    self.forget(&key);
+                    self.count(key, pod, node);
+                }
+            }
+            _ => self.forget(&key),
+        }
+    }
+
+    fn count(&mut self, key: Key, pod: &Pod, node: &str) {
+        let counted = Counted {
+            uid: pod.metadata.uid.clone(),
+            node: node.to_owned(),
+            requests: requests(pod),
+            owner: owner(pod),
+        };
+        let load = self.nodes.entry(counted.node.clone()).or_default();
+        load.requests.cpu_millis += counted.requests.cpu_millis;
+        load.requests.memory_bytes += counted.requests.memory_bytes;
+        load.pods += 1;
+        *load.by_owner.entry(counted.owner.clone()).or_default() += 1;
+        self.counted.insert(key, counted);
+    }
+
+    fn forget(&mut self, key: &Key) {
+        let Some(counted) = self.counted.remove(key) else { return };
+        let Some(load) = self.nodes.get_mut(&counted.node) else { return };
+        load.requests.cpu_millis -= counted.requests.cpu_millis;
+        load.requests.memory_bytes -= counted.requests.memory_bytes;
+        load.pods -= 1;
+        if let Some(count) = load.by_owner.get_mut(&counted.owner) {
+            *count -= 1;
+            if *count == 0 {
+                load.by_owner.remove(&counted.owner);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 struct Load {
     requests: Requests,
     pods: usize,
@@ -51,7 +117,10 @@ pub(crate) fn start(
     let queue: WorkQueue<Key> = WorkQueue::new(clock);
     let waiting: Arc<Mutex<Vec<Key>>> = Arc::default();
     let (on_queue, on_waiting) = (queue.clone(), Arc::clone(&waiting));
+    let loads: Arc<Mutex<Loads>> = Arc::default();
+    let on_loads = Arc::clone(&loads);
     let pods = Informer::start(tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+        on_loads.lock().expect("no holder of this lock panics").observe(&change);
         let wants_node = |pod: &Pod| {
             pod.metadata.deletion_timestamp.is_none()
                 && pod.spec.as_ref().is_some_and(|spec| {
@@ -74,38 +143,35 @@ pub(crate) fn start(
             _ => {}
         }
     });
+    let on_nodes = (queue.clone(), Arc::clone(&waiting));
+    // A node's labels may change; its size does not.
+    let objects: Informer<NodeObject> =
+        Informer::start(tasks, clock, Api::all(client.clone()), Selection::default(), move |_| {
+            for key in on_nodes.1.lock().expect("no holder of this lock panics").drain(..) {
+                on_nodes.0.add(key);
+            }
+        });
     let events = events.component(NAME, None);
     tasks.spawn(async move {
         pods.synced().await;
-        // Bindings that the cache does not show yet.
-        let mut assumed: BTreeMap<Key, (Arc<Pod>, String)> = BTreeMap::new();
+        objects.synced().await;
         loop {
             let key = queue.next().await;
             let Some(pod) = pods.get(&key.0, &key.1) else { continue };
             if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_some()) {
                 continue;
             }
-            let all = pods.list();
-            assumed.retain(|key, (pod, _)| {
-                pods.get(&key.0, &key.1).is_some_and(|found| {
-                    found.metadata.uid == pod.metadata.uid
-                        && found.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())
-                })
-            });
-            let mut loads: BTreeMap<&str, Load> =
-                nodes.iter().map(|node| (node.name.as_str(), Load::default())).collect();
-            let bound = all.iter().filter_map(|pod| Some((pod, pod.spec.as_ref()?.node_name.as_deref()?)));
-            let assumed_pods = assumed.values().map(|(pod, node)| (pod, node.as_str()));
-            for (pod, node) in bound.chain(assumed_pods) {
-                if let Some(load) = loads.get_mut(node).filter(|_| !has_ended(pod)) {
-                    load.add(pod);
-                }
-            }
-            match choose(&nodes, &loads, &pod) {
+            let lock = || loads.lock().expect("no holder of this lock panics");
+            let labels = |node: &Node| {
+                let object = objects.get("", &node.name);
+                object.and_then(|object| object.metadata.labels.clone()).unwrap_or_default()
+            };
+            let chosen = choose(&nodes, labels, &lock().nodes, &pod);
+            match chosen {
                 Ok(node) => {
-                    assumed.insert(key.clone(), (Arc::clone(&pod), node.to_owned()));
+                    lock().count(key.clone(), &pod, node);
                     if bind(&client, &key, &pod, node).await.is_err() {
-                        assumed.remove(&key);
+                        lock().forget(&key);
                         queue.retry(key);
                         continue;
                     }
@@ -132,29 +198,27 @@ fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-impl Load {
-    fn add(&mut self, pod: &Pod) {
-        let wants = requests(pod);
-        self.requests.cpu_millis += wants.cpu_millis;
-        self.requests.memory_bytes += wants.memory_bytes;
-        self.pods += 1;
-        *self.by_owner.entry(owner(pod)).or_default() += 1;
-    }
-}
-
 /// The best node for a pod.
 ///
 /// # Errors
 /// The scheduler's message when none fits.
-fn choose<'a>(nodes: &'a [Node], loads: &BTreeMap<&str, Load>, pod: &Pod) -> Result<&'a str, String> {
+fn choose<'a>(
+    nodes: &'a [Node],
+    labels: impl Fn(&Node) -> BTreeMap<String, String>,
+    loads: &BTreeMap<String, Load>,
+    pod: &Pod,
+) -> Result<&'a str, String> {
     let wants = requests(pod);
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.clone()).unwrap_or_default();
+    // Most pods go anywhere: then nobody looks at labels.
+    let chooses = |spec: &&PodSpec| spec.node_selector.is_some() || spec.affinity.is_some();
+    let choosy = pod.spec.as_ref().filter(chooses);
+    let unloaded = Load::default();
+    let own = owner(pod);
     let [mut no_cpu, mut no_memory, mut no_match, mut no_place] = [0; 4];
     let mut best: Option<(usize, u64, &str)> = None;
     for node in nodes {
-        let load = &loads[node.name.as_str()];
-        let labels = node.labels();
-        if !selector.iter().all(|(name, value)| labels.get(name.as_str()) == Some(&value.as_str())) {
+        let load = loads.get(&node.name).unwrap_or(&unloaded);
+        if choosy.is_some_and(|spec| !admits(spec, &node.name, &labels(node))) {
             no_match += 1;
             continue;
         }
@@ -171,7 +235,7 @@ fn choose<'a>(nodes: &'a [Node], loads: &BTreeMap<&str, Load>, pod: &Pod) -> Res
         if !(lacks_cpu || lacks_memory || is_full) {
             // Shares in thousandths: the same on every machine.
             let share = cpu * 1000 / node.cpu_millis.max(1) + memory * 1000 / node.memory_bytes.max(1);
-            let same_owner = load.by_owner.get(&owner(pod)).copied().unwrap_or(0);
+            let same_owner = load.by_owner.get(&own).copied().unwrap_or(0);
             let rank = (same_owner, share, node.name.as_str());
             if best.is_none_or(|best| rank < best) {
                 best = Some(rank);

@@ -9,6 +9,7 @@
 //! This crate decides nothing and asks nobody: who reads or writes these objects lives elsewhere.
 
 mod alert_provider;
+mod api_gateway;
 mod app_project;
 mod application;
 mod canary;
@@ -23,6 +24,7 @@ mod virtual_service;
 mod wire;
 
 pub use alert_provider::{AlertProvider, AlertProviderSpec};
+pub use api_gateway::{AllowedRoutes, ApiGateway, ApiGatewaySpec, GatewayAddress, Listener, RouteNamespaces};
 pub use app_project::{AppProject, AppProjectSpec, GroupKind, OrphanedResources, ProjectDestination};
 pub use application::{
     Application, ApplicationCondition, ApplicationDestination, ApplicationSource, ApplicationSourceDirectory,

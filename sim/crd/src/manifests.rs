@@ -9,8 +9,8 @@ pub const ARGOCD: &str = include_str!("../manifests/argocd.yaml");
 /// Istio's kinds: VirtualService, DestinationRule, Gateway.
 pub const ISTIO: &str = include_str!("../manifests/istio.yaml");
 
-/// The Gateway API's kinds, as far as the canary controller writes them: HTTPRoute.
+/// The Gateway API's kinds, as far as the mesh and the canary controller use them: HTTPRoute, Gateway.
 pub const GATEWAY_API: &str = include_str!("../manifests/gateway-api.yaml");
 
-/// KEDA's kinds, as far as the canary controller copies them: ScaledObject.
+/// KEDA's kinds, as far as the operator and the canary controller use them: ScaledObject.
 pub const KEDA: &str = include_str!("../manifests/keda.yaml");

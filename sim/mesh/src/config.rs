@@ -5,15 +5,17 @@
 //! service of the rule's own namespace, one with a dot is literal.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crd::{DestinationRule, Gateway, TrafficPolicy, VirtualService};
+use crd::{ApiGateway, DestinationRule, Gateway, GatewayRoute, HttpRoute, TrafficPolicy, VirtualService};
 
 use crate::workload::Workload;
+use crate::{delegate, gateway_api};
 
-const SUFFIX: &str = ".svc.cluster.local";
+pub(crate) const SUFFIX: &str = ".svc.cluster.local";
 
 /// A Service of one cluster, as the mesh sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,10 @@ pub struct Sources {
     pub destination_rules: Vec<Arc<DestinationRule>>,
     /// Gateways.
     pub gateways: Vec<Arc<Gateway>>,
+    /// HTTPRoutes of the Gateway API.
+    pub api_routes: Vec<Arc<GatewayRoute>>,
+    /// Gateways of the Gateway API.
+    pub api_gateways: Vec<Arc<ApiGateway>>,
     /// Services of all clusters.
     pub services: Vec<ClusterService>,
     /// Pods by address.
@@ -97,15 +103,86 @@ pub struct Subset {
     pub policy: Option<Arc<TrafficPolicy>>,
 }
 
-/// A VirtualService with its names resolved.
+/// Rules for some hosts, with their names resolved.
 #[derive(Debug)]
 pub struct Rules {
-    /// The object.
-    pub object: Arc<VirtualService>,
     /// Full host names and wildcards.
     pub hosts: Vec<String>,
-    /// `NAMESPACE/NAME` of its gateways, and `mesh`.
+    /// The keys of its gateways, and `mesh`.
     pub gateways: Vec<String>,
+    /// The rules, in their order.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// One rule.
+#[derive(Debug)]
+pub struct Route {
+    origin: Origin,
+    /// The namespace that its names are of.
+    pub namespace: Arc<str>,
+    /// Its place among rules for the same host, whichever object they come from.
+    pub precedence: Precedence,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// A rule of an object as it is.
+    Own(Arc<VirtualService>, usize),
+    /// A rule that was made of others.
+    Made(Box<HttpRoute>),
+}
+
+impl Route {
+    fn own(object: &Arc<VirtualService>, index: usize, namespace: &Arc<str>) -> Arc<Route> {
+        let precedence = Precedence::of_conditions(&object.spec.http[index]);
+        let origin = Origin::Own(Arc::clone(object), index);
+        Arc::new(Route { origin, namespace: Arc::clone(namespace), precedence })
+    }
+
+    /// A rule that no VirtualService has like this.
+    pub(crate) fn made(rule: HttpRoute, namespace: Arc<str>, precedence: Precedence) -> Route {
+        Route { origin: Origin::Made(Box::new(rule)), namespace, precedence }
+    }
+
+    /// Conditions and what to do.
+    pub fn rule(&self) -> &HttpRoute {
+        match &self.origin {
+            Origin::Own(object, index) => &object.spec.http[*index],
+            Origin::Made(rule) => rule,
+        }
+    }
+}
+
+/// Which of several rules for a host is looked at first: the smaller. Istio's own are in the order of their objects,
+/// those without conditions last; the Gateway API's are in the order of how much they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Precedence {
+    is_last: bool,
+    specificity: Reverse<[usize; 5]>,
+}
+
+impl Precedence {
+    fn of_conditions(rule: &HttpRoute) -> Precedence {
+        Precedence { is_last: rule.matches.is_empty(), specificity: Reverse([0; 5]) }
+    }
+
+    /// A rule of the Gateway API, by the figures that it is compared by.
+    pub(crate) fn of_specificity(figures: [usize; 5]) -> Precedence {
+        Precedence { is_last: false, specificity: Reverse(figures) }
+    }
+}
+
+/// A gateway: which pods serve which hosts on which ports.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The name by which rules mean it: `NAMESPACE/NAME`.
+    pub key: String,
+    /// Labels of its pods.
+    pub selector: BTreeMap<String, String>,
+    /// The full name of the Service whose pods they are, in place of labels.
+    pub service: Option<String>,
+    /// The Service's ports and their hosts.
+    pub servers: Vec<(u16, Vec<String>)>,
 }
 
 /// The configuration at one moment.
@@ -114,10 +191,13 @@ pub struct Config {
     /// By namespace and name.
     services: BTreeMap<String, BTreeMap<String, Arc<Service>>>,
     by_address: BTreeMap<IpAddr, Arc<Service>>,
-    /// VirtualServices, oldest first.
-    pub rules: Vec<Rules>,
-    /// Gateways with their `NAMESPACE/NAME`, oldest first.
-    pub gateways: Vec<(String, Arc<Gateway>)>,
+    /// Oldest first.
+    rules: Vec<Rules>,
+    /// Which rules name a host, and which have a wildcard.
+    rules_by_host: BTreeMap<String, Vec<usize>>,
+    rules_of_wildcards: Vec<usize>,
+    /// Gateways, oldest first.
+    pub entrances: Vec<Entrance>,
     /// The service and its port behind a pod's address and port.
     inbound: BTreeMap<SocketAddr, (Arc<Service>, u16)>,
     /// Pods by address.
@@ -134,12 +214,17 @@ struct Merged {
 impl Config {
     /// Builds a snapshot.
     pub fn build(sources: Sources) -> Config {
-        let gateways = sources.gateways.into_iter().map(|gateway| {
-            let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
-            let name = gateway.metadata.name.as_deref().unwrap_or_default();
-            (format!("{namespace}/{name}"), gateway)
-        });
-        let mut config = Config { gateways: gateways.collect(), ..Config::default() };
+        let mut config = Config::default();
+        config.entrances.extend(sources.gateways.iter().map(|gateway| entrance(gateway)));
+        config
+            .entrances
+            .extend(sources.api_gateways.iter().filter_map(|gateway| gateway_api::entrance(gateway)));
+        let mut destination_rules: BTreeMap<String, Vec<&DestinationRule>> = BTreeMap::new();
+        for object in &sources.destination_rules {
+            let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+            let host = full_host(&object.spec.host, namespace).into_owned();
+            destination_rules.entry(host).or_default().push(object);
+        }
         let mut merged: BTreeMap<(String, String), Merged> = BTreeMap::new();
         for service in &sources.services {
             let entry = merged.entry((service.namespace.clone(), service.name.clone())).or_default();
@@ -156,7 +241,7 @@ impl Config {
             let host = format!("{name}.{namespace}{SUFFIX}");
             let ports = ports.into_iter().map(|(port, endpoints)| (port, endpoints.into())).collect();
             let service = Arc::new(Service {
-                rule: rule_of(&host, &ports, &sources.destination_rules),
+                rule: destination_rules.get(&host).map(|rules| rule_of(&ports, rules)),
                 host: host.into(),
                 name: name.as_str().into(),
                 namespace: namespace.as_str().into(),
@@ -171,9 +256,39 @@ impl Config {
             config.by_address.extend(addresses.into_iter().map(|address| (address, Arc::clone(&service))));
             config.services.entry(namespace).or_default().insert(name, service);
         }
-        config.rules = sources.virtual_services.into_iter().map(rules).collect();
+        config.take_rules(rules_of(&sources.virtual_services));
+        for route in &sources.api_routes {
+            config.take_rules(gateway_api::rules(route, &sources.api_gateways).0);
+        }
         config.workloads = sources.workloads;
         config
+    }
+
+    fn take_rules(&mut self, rules: Vec<Rules>) {
+        for rules in rules {
+            let index = self.rules.len();
+            for host in &rules.hosts {
+                if host.starts_with('*') {
+                    self.rules_of_wildcards.push(index);
+                } else {
+                    self.rules_by_host.entry(host.to_ascii_lowercase()).or_default().push(index);
+                }
+            }
+            self.rules.push(rules);
+        }
+    }
+
+    /// Rules that may be for a host, oldest first.
+    pub fn rules_about(&self, host: &str) -> impl Iterator<Item = &Rules> {
+        let named = match host.contains(|letter: char| letter.is_ascii_uppercase()) {
+            true => self.rules_by_host.get(&host.to_ascii_lowercase()),
+            false => self.rules_by_host.get(host),
+        };
+        let mut found = named.cloned().unwrap_or_default();
+        found.extend(&self.rules_of_wildcards);
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|index| &self.rules[index])
     }
 
     /// The service that a client in `namespace` means by a host name, or by a Service's address.
@@ -202,15 +317,61 @@ impl Config {
     }
 }
 
-fn rules(object: Arc<VirtualService>) -> Rules {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+/// The rules of VirtualServices, with those that they delegate to.
+fn rules_of(objects: &[Arc<VirtualService>]) -> Vec<Rules> {
+    // Only objects without hosts of their own can be delegated to.
+    let delegates: BTreeMap<(&str, &str), &Arc<VirtualService>> = objects
+        .iter()
+        .filter(|object| object.spec.hosts.is_empty())
+        .map(|object| ((object.namespace(), object.name()), object))
+        .collect();
+    objects
+        .iter()
+        .filter(|object| !object.spec.hosts.is_empty())
+        .map(|object| rules(object, &delegates))
+        .collect()
+}
+
+fn rules(object: &Arc<VirtualService>, delegates: &BTreeMap<(&str, &str), &Arc<VirtualService>>) -> Rules {
+    let namespace: Arc<str> = object.namespace().into();
     let hosts = object.spec.hosts.iter().map(|host| full_host(host, &namespace).into_owned()).collect();
     let mut gateways: Vec<String> =
         object.spec.gateways.iter().map(|gateway| gateway_key(gateway, &namespace)).collect();
     if gateways.is_empty() {
         gateways.push("mesh".to_owned());
     }
-    Rules { object, hosts, gateways }
+    let mut routes = Vec::new();
+    for (index, rule) in object.spec.http.iter().enumerate() {
+        let Some(reference) = &rule.delegate else {
+            routes.push(Route::own(object, index, &namespace));
+            continue;
+        };
+        let of = if reference.namespace.is_empty() { &*namespace } else { reference.namespace.as_str() };
+        // A rule whose delegate is not there is none.
+        let Some(delegate) = delegates.get(&(of, reference.name.as_str())) else { continue };
+        let of: Arc<str> = of.into();
+        let merged = delegate.spec.http.iter().filter_map(|own| delegate::merged(rule, own));
+        routes.extend(merged.map(|rule| {
+            let precedence = Precedence::of_conditions(&rule);
+            Arc::new(Route::made(rule, Arc::clone(&of), precedence))
+        }));
+    }
+    Rules { hosts, gateways, routes }
+}
+
+/// Istio's Gateway as proxies see it.
+fn entrance(gateway: &Gateway) -> Entrance {
+    let host = |host: &String| host.rsplit('/').next().unwrap_or_default().to_owned();
+    let servers = gateway.spec.servers.iter().filter_map(|server| {
+        let port = u16::try_from(server.port.number).ok()?;
+        Some((port, server.hosts.iter().map(host).collect()))
+    });
+    Entrance {
+        key: format!("{}/{}", gateway.namespace(), gateway.name()),
+        selector: gateway.spec.selector.clone(),
+        service: None,
+        servers: servers.collect(),
+    }
 }
 
 /// A host of a rule in `namespace` as a full name.
@@ -233,15 +394,10 @@ pub fn gateway_key(gateway: &str, namespace: &str) -> String {
     }
 }
 
-fn rule_of(host: &str, ports: &Ports, rules: &[Arc<DestinationRule>]) -> Option<Rule> {
+fn rule_of(ports: &Ports, rules: &[&DestinationRule]) -> Rule {
     let shared = |policy: &Option<TrafficPolicy>| policy.clone().map(Arc::new);
-    let mut merged: Option<Rule> = None;
+    let mut rule = Rule::default();
     for object in rules {
-        let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        if full_host(&object.spec.host, &namespace) != host {
-            continue;
-        }
-        let rule = merged.get_or_insert_default();
         if rule.policy.is_none() {
             rule.policy = shared(&object.spec.traffic_policy);
         }
@@ -257,7 +413,7 @@ fn rule_of(host: &str, ports: &Ports, rules: &[Arc<DestinationRule>]) -> Option<
             });
         }
     }
-    merged
+    rule
 }
 
 /// How well a rule's host fits a name: `None` not at all, else the better the greater.

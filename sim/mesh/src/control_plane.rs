@@ -6,20 +6,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clock::{Clock, Seed};
-use crd::{DestinationRule, Gateway, IstioVersion, VirtualService};
+use crd::{
+    ApiGateway, DestinationRule, Gateway, GatewayApiVersion, GatewayRoute, IstioVersion, VirtualService,
+};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client, Resource};
 use program::{Informer, Main, Selection, Tasks};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::config::{ClusterPort, ClusterService, Config, Sources};
-use crate::proxy;
 use crate::telemetry::Telemetry;
 use crate::workload::Workload;
+use crate::{gateway_api, proxy};
 
-/// How long changes are gathered before proxies are told, as istiod does.
+/// Proxies are told when there was no change for so long (istiod's `PILOT_DEBOUNCE_AFTER`) …
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// … and so long after the first change at the latest (`PILOT_DEBOUNCE_MAX`).
+const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a control plane is made of.
 pub struct Options {
@@ -51,7 +59,12 @@ struct Rules {
     virtual_services: Informer<VirtualService>,
     destination_rules: Informer<DestinationRule>,
     gateways: Informer<Gateway>,
+    api_routes: Defined<GatewayRoute>,
+    api_gateways: Defined<ApiGateway>,
 }
+
+/// The objects of a kind that may not be defined yet: they are watched once it is.
+type Defined<K> = Arc<Mutex<Option<Informer<K>>>>;
 
 struct Member {
     cluster: String,
@@ -88,7 +101,15 @@ impl ControlPlane {
                 all(),
                 move |_| b(),
             ),
-            gateways: Informer::start(&tasks, clock, Api::all_with(config, &version), all(), move |_| c()),
+            gateways: Informer::start(
+                &tasks,
+                clock,
+                Api::all_with(config.clone(), &version),
+                all(),
+                move |_| c(),
+            ),
+            api_routes: once_defined(&tasks, clock, &config, &changed),
+            api_gateways: once_defined(&tasks, clock, &config, &changed),
         };
         let members: Vec<Member> = data
             .into_iter()
@@ -107,9 +128,18 @@ impl ControlPlane {
         tasks.spawn(async move {
             loop {
                 changed.notified().await;
-                clock.sleep(DEBOUNCE).await;
-                let config = Arc::new(Config::build(sources(&rules, &members)));
-                *pushed.config.lock().expect("no holder of this lock panics") = config;
+                let latest = clock.elapsed() + DEBOUNCE_MAX;
+                loop {
+                    let quiet = DEBOUNCE.min(latest.saturating_sub(clock.elapsed()));
+                    if quiet.is_zero() || clock.timeout(quiet, changed.notified()).await.is_err() {
+                        break;
+                    }
+                }
+                let sources = sources(&rules, &members);
+                let (routes, gateways) = (sources.api_routes.clone(), sources.api_gateways.clone());
+                let built = Arc::new(Config::build(sources));
+                *pushed.config.lock().expect("no holder of this lock panics") = built;
+                report(&config, &clock, &routes, &gateways).await;
             }
         });
         ControlPlane(shared)
@@ -134,11 +164,77 @@ impl ControlPlane {
     }
 }
 
+/// Watches a kind of the Gateway API as soon as its definition is there.
+fn once_defined<K>(tasks: &Tasks, clock: Clock, client: &Client, changed: &Arc<Notify>) -> Defined<K>
+where
+    K: Resource<DynamicType = GatewayApiVersion>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let version = GatewayApiVersion::default();
+    let definition = format!("metadata.name={}.{}", K::plural(&version), K::group(&version));
+    let found: Defined<K> = Arc::default();
+    let (objects, changed) = (Arc::clone(&found), Arc::clone(changed));
+    let (inner, client_of_kind) = (tasks.clone(), client.clone());
+    let watched = Selection::fields(definition);
+    Informer::<CustomResourceDefinition>::start(tasks, clock, Api::all(client.clone()), watched, move |_| {
+        let mut objects = objects.lock().expect("no holder of this lock panics");
+        let changed = Arc::clone(&changed);
+        objects.get_or_insert_with(|| {
+            let api = Api::all_with(client_of_kind.clone(), &version);
+            Informer::start(&inner, clock, api, Selection::default(), move |_| changed.notify_one())
+        });
+    });
+    found
+}
+
+fn list<K>(objects: &Defined<K>) -> Vec<Arc<K>>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let objects = objects.lock().expect("no holder of this lock panics");
+    objects.as_ref().map(Informer::list).unwrap_or_default()
+}
+
+/// Tells the routes what became of them, where their status does not say so yet.
+async fn report(client: &Client, clock: &Clock, routes: &[Arc<GatewayRoute>], gateways: &[Arc<ApiGateway>]) {
+    for route in routes {
+        let (_, mut status) = gateway_api::rules(route, gateways);
+        let old = route.status.as_ref().map_or(&[][..], |status| &status.parents);
+        let now = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        for parent in &mut status.parents {
+            let known = old.iter().find(|old| old.parent_ref == parent.parent_ref);
+            for condition in &mut parent.conditions {
+                let mut conditions = known.into_iter().flat_map(|known| &known.conditions);
+                let same =
+                    conditions.find(|old| old.kind == condition.kind && old.status == condition.status);
+                let since = same.and_then(|old| old.extra.get("lastTransitionTime").cloned());
+                let since = since.unwrap_or_else(|| now.as_str().into());
+                condition.extra.insert("lastTransitionTime".to_owned(), since);
+            }
+        }
+        if status.parents == old {
+            continue;
+        }
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), route.namespace(), &GatewayRoute::api_resource());
+        let patch = Patch::Merge(json!({"status": {"parents": status.parents}}));
+        // A route that is gone needs no status; any other refusal is tried again with the next push.
+        let _ = api.patch_status(route.name(), &PatchParams::default(), &patch).await;
+    }
+}
+
 fn sources(rules: &Rules, members: &[Member]) -> Sources {
     let mut sources = Sources {
         virtual_services: by_age(rules.virtual_services.list()),
         destination_rules: by_age(rules.destination_rules.list()),
         gateways: by_age(rules.gateways.list()),
+        api_routes: by_age(list(&rules.api_routes)),
+        api_gateways: by_age(list(&rules.api_gateways)),
         ..Sources::default()
     };
     for member in members {
@@ -203,7 +299,7 @@ fn ready(slice: &EndpointSlice, port: &str) -> Vec<SocketAddr> {
 }
 
 /// Objects in the order of their creation, then of namespace and name.
-fn by_age<K: kube::Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
+fn by_age<K: Resource>(mut objects: Vec<Arc<K>>) -> Vec<Arc<K>> {
     objects.sort_by_key(|object| object.meta().creation_timestamp.as_ref().map(|time| time.0));
     objects
 }

@@ -5,11 +5,13 @@
 //! - [`telemetry`]: the standard metrics; [`injector`]: what sidecar injection adds to a pod;
 //! - [`ControlPlane`]: watches rules in one cluster and services in all, and runs the proxies' program.
 //!
-//! Behaviour follows Istio 1.4 and later (see each file). Not done: mutual TLS beyond its labels, TCP and TLS routes,
-//! delegation, outlier detection, connection pool limits, `exportTo`.
+//! VirtualServices may delegate to others; HTTPRoutes of the Gateway API are served beside them. Behaviour follows Istio
+//! 1.4 and later (see each file). Not done: mutual TLS beyond its labels, TCP and TLS routes, outlier detection, connection pool limits, `exportTo`.
 
 pub mod config;
 mod control_plane;
+mod delegate;
+mod gateway_api;
 pub mod injector;
 mod proxy;
 pub mod route;

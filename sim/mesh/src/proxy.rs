@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Rng;
-use crd::{Gateway, TrafficPolicy};
+use crd::TrafficPolicy;
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use program::{
@@ -16,7 +16,7 @@ use program::{
 };
 use rand::{Rng as _, RngExt as _};
 
-use crate::config::{Config, Endpoint, Service, host_fit};
+use crate::config::{Config, Endpoint, Entrance, Service, host_fit};
 use crate::control_plane::ControlPlane;
 use crate::route::{self, Asked, Caller, Decision, Forward, Retries};
 use crate::telemetry::{Metrics, Reporter, Series};
@@ -193,16 +193,13 @@ impl Envoy {
         let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
         let host =
             authority(&request).or_else(|| request.uri().host().map(str::to_owned)).unwrap_or_default();
-        let servers = config.gateways.iter().filter(|(_, gateway)| self.is_selected(gateway));
         let mut listens = false;
         let mut gateways = Vec::new();
-        for (key, gateway) in servers {
-            for server in &gateway.spec.servers {
-                let on_port = server.port.number == u32::from(outer);
-                listens |= on_port;
-                let hosts = server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or_default());
-                if on_port && hosts.into_iter().any(|pattern| host_fit(pattern, &host).is_some()) {
-                    gateways.push(key.as_str());
+        for entrance in config.entrances.iter().filter(|entrance| self.is_selected(&config, entrance)) {
+            for (_, hosts) in entrance.servers.iter().filter(|(port, _)| *port == outer) {
+                listens = true;
+                if hosts.iter().any(|pattern| host_fit(pattern, &host).is_some()) {
+                    gateways.push(entrance.key.as_str());
                     break;
                 }
             }
@@ -224,9 +221,15 @@ impl Envoy {
         Caller { gateways, namespace: &self.workload.namespace, labels: &self.workload.labels }
     }
 
-    fn is_selected(&self, gateway: &Gateway) -> bool {
+    /// Whether this pod is one of a gateway's.
+    fn is_selected(&self, config: &Config, entrance: &Entrance) -> bool {
+        if let Some(host) = &entrance.service {
+            let own = self.context.network.local_ip();
+            let mut endpoints = config.by_host(host).into_iter().flat_map(|service| service.ports.values());
+            return endpoints.any(|all| all.iter().any(|endpoint| endpoint.address.ip() == own));
+        }
         let labels = &self.workload.labels;
-        gateway.spec.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+        entrance.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
     fn decide(
@@ -287,7 +290,9 @@ impl Envoy {
                 if let Some(delay) = forward.delay {
                     clock.sleep(delay).await;
                 }
-                self.mirror(&forward, &request);
+                for (service, port) in &forward.mirrors {
+                    self.mirror(service, *port, &request);
+                }
                 let sent = self.send(&forward, &request);
                 let (mut response, destination, flag) = match forward.timeout {
                     None => sent.await,
@@ -422,9 +427,8 @@ impl Envoy {
         fresh.or_else(|| in_order.clone().next())
     }
 
-    fn mirror(&self, forward: &Forward, request: &Request) {
-        let Some((service, port)) = &forward.mirror else { return };
-        let Some(endpoints) = service.ports.get(port).filter(|endpoints| !endpoints.is_empty()) else {
+    fn mirror(&self, service: &Arc<Service>, port: u16, request: &Request) {
+        let Some(endpoints) = service.ports.get(&port).filter(|endpoints| !endpoints.is_empty()) else {
             return;
         };
         let index =

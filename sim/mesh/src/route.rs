@@ -10,7 +10,7 @@ use crd::{
 };
 use regex::Regex;
 
-use crate::config::{Config, Endpoint, Service, full_host, gateway_key, host_fit};
+use crate::config::{Config, Endpoint, Route, Service, full_host, gateway_key, host_fit};
 
 /// Who routes.
 #[derive(Clone, Debug)]
@@ -90,8 +90,8 @@ pub struct Forward {
     pub retries: Retries,
     /// An injected delay.
     pub delay: Option<Duration>,
-    /// Where a copy goes.
-    pub mirror: Option<(Arc<Service>, u16)>,
+    /// Where copies go.
+    pub mirrors: Vec<(Arc<Service>, u16)>,
 }
 
 /// Retries after a failure.
@@ -127,9 +127,9 @@ pub fn route(
         if caller.gateways.is_empty() { config.service(asked.host, caller.namespace) } else { None };
     let host = service.map_or(asked.host, |service| &service.host);
     let rules = rules_for(config, caller, host);
-    for (http, namespace) in &rules {
-        if matches(http, namespace, caller, asked) {
-            return apply(config, http, namespace, asked, &mut draw);
+    for route in &rules {
+        if matches(route.rule(), &route.namespace, caller, asked) {
+            return apply(config, route.rule(), &route.namespace, asked, &mut draw);
         }
     }
     match service {
@@ -142,8 +142,8 @@ pub fn route(
     }
 }
 
-/// The HTTP rules that apply to a host, in order, with their namespaces.
-fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<(&'a HttpRoute, &'a str)> {
+/// The HTTP rules that apply to a host, in order.
+fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<&'a Route> {
     let applies = |gateways: &[String]| {
         if caller.gateways.is_empty() {
             gateways.iter().any(|gateway| gateway == "mesh")
@@ -153,7 +153,7 @@ fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<(&'
     };
     let mut best: Option<usize> = None;
     let mut found = Vec::new();
-    for rules in config.rules.iter().filter(|rules| applies(&rules.gateways)) {
+    for rules in config.rules_about(host).filter(|rules| applies(&rules.gateways)) {
         let Some(fit) = rules.hosts.iter().filter_map(|pattern| host_fit(pattern, host)).max() else {
             continue;
         };
@@ -169,15 +169,9 @@ fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<(&'
         // In sidecars the oldest VirtualService owns the host.
         found.truncate(1);
     }
-    let mut routes: Vec<(&HttpRoute, &str)> = found
-        .into_iter()
-        .flat_map(|rules| {
-            let namespace = rules.object.metadata.namespace.as_deref().unwrap_or_default();
-            rules.object.spec.http.iter().map(move |http| (http, namespace))
-        })
-        .collect();
-    // Rules without conditions end the list, whichever object they come from.
-    routes.sort_by_key(|(http, _)| http.matches.is_empty());
+    let mut routes: Vec<&Route> =
+        found.into_iter().flat_map(|rules| rules.routes.iter().map(|route| &**route)).collect();
+    routes.sort_by_key(|route| route.precedence);
     routes
 }
 
@@ -288,22 +282,30 @@ fn apply(
         Ok(target) => target,
         Err(decision) => return decision,
     };
-    let mirror_share = http
+    let share_of_all = http
         .mirror_percentage
         .as_ref()
         .map_or_else(|| http.mirror_percent.map_or(100.0, f64::from), |percentage| percentage.value);
-    let mirror = http.mirror.as_ref().filter(|_| draw_percent(mirror_share, draw)).and_then(|mirror| {
-        let service = config.by_host(&full_host(&mirror.host, namespace))?;
-        let port = mirror.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
-        Some((Arc::clone(service), port.unwrap_or_else(|| default_port(service, asked.port))))
+    let one = http.mirror.as_ref().map(|mirror| (mirror, share_of_all));
+    let several = http.mirrors.iter().map(|mirror| {
+        (&mirror.destination, mirror.percentage.as_ref().map_or(100.0, |percentage| percentage.value))
     });
+    let mut mirrors = Vec::new();
+    for (mirror, share) in one.into_iter().chain(several) {
+        if draw_percent(share, draw)
+            && let Some(service) = config.by_host(&full_host(&mirror.host, namespace))
+        {
+            let port = mirror.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+            mirrors.push((Arc::clone(service), port.unwrap_or_else(|| default_port(service, asked.port))));
+        }
+    }
     Decision::Forward(Box::new(Forward {
         rewrite: http.rewrite.as_ref().map(|rewrite| rewritten(rewrite, http, asked)),
         headers: http.headers.iter().chain(own_headers).cloned().collect(),
         timeout: duration(&http.timeout),
         retries: retries(http),
         delay,
-        mirror,
+        mirrors,
         ..target
     }))
 }
@@ -365,7 +367,7 @@ fn endpoints(
         timeout: None,
         retries: Retries::default(),
         delay: None,
-        mirror: None,
+        mirrors: Vec::new(),
     })
 }
 

@@ -18,6 +18,7 @@ fastpath -> canary clock crd promql
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
 gitops -> clock crd program yaml
+keda -> clock crd program
 lint -> canary crd whatif
 live -> apiserver
 local -> apiserver clock live program testbed
@@ -25,7 +26,7 @@ mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql yaml
 report -> testbed whatif
-testbed -> apiserver clock cluster crd fixtures flagger gitops loadgen mesh program prometheus yaml
+testbed -> apiserver clock cluster crd fixtures flagger gitops keda loadgen mesh program prometheus yaml
 whatif -> canary clock crd fastpath promql
 ";
 

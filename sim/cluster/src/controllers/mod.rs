@@ -1,4 +1,4 @@
-//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, HorizontalPodAutoscalers,
+//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, DaemonSets, HorizontalPodAutoscalers,
 //! Endpoints and EndpointSlices, load balancer addresses.
 //!
 //! Each controller is a pure decision file and a thin shell: an ordered queue, informers shared with the
@@ -6,10 +6,13 @@
 //! to the queue. Namespaces and garbage collection are the API server's. Behaviour follows
 //! kube-controller-manager 1.33.
 
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod event_recorder;
+mod expectations;
 mod horizontal_pod_autoscaler;
+mod index;
 mod name_suffix;
 mod ownership;
 mod pod_state;
@@ -25,12 +28,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{Clock, Seed, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
 use program::{Informer, Selection, Tasks, WorkQueue};
+
+use index::Index;
 
 pub use event_recorder::{EventRecorder, reference};
 pub(crate) use quantity::milli_value;
@@ -40,6 +45,12 @@ pub trait PodMetrics: Send + Sync {
     /// The pod's CPU usage in the newest finished window; `None` before a running pod's first window has
     /// passed, and for pods that do not run. Figures change once per window, not per call.
     fn cpu(&self, namespace: &str, pod: &str) -> Option<PodCpu>;
+}
+
+/// Figures from outside of the cluster, as `external.metrics.k8s.io` would give them to autoscalers.
+pub trait ExternalMetrics: Send + Sync {
+    /// The values of a metric's series with these labels; `None` if there is no such metric.
+    fn values(&self, namespace: &str, metric: &str, labels: &BTreeMap<String, String>) -> Option<Vec<f64>>;
 }
 
 /// A pod's CPU usage over one window (metrics-server: 15 s).
@@ -67,19 +78,38 @@ pub struct ControllerOptions {
     pub events: EventRecorder,
     /// CPU figures for the autoscaler.
     pub pod_metrics: Arc<dyn PodMetrics>,
+    /// Figures of external metrics for the autoscaler, if anybody serves them.
+    pub external_metrics: Option<Arc<dyn ExternalMetrics>>,
     /// Hands out a fresh address for each Service of type LoadBalancer.
     pub load_balancer_ips: Arc<dyn Fn() -> IpAddr + Send + Sync>,
 }
 
 /// Starts all controllers in the background; they end with `options.tasks`.
 pub fn start(options: ControllerOptions) {
-    let ControllerOptions { client, clock, seed, tasks, events, pod_metrics, load_balancer_ips } = options;
+    let ControllerOptions {
+        client,
+        clock,
+        seed,
+        tasks,
+        events,
+        pod_metrics,
+        external_metrics,
+        load_balancer_ips,
+    } = options;
     let deployment_queue = WorkQueue::new(clock);
     let replica_set_queue = WorkQueue::new(clock);
+    let daemon_set_queue = WorkQueue::new(clock);
     let endpoints_queue = WorkQueue::new(clock);
     let load_balancer_queue = WorkQueue::new(clock);
     let autoscaler_queue = horizontal_pod_autoscaler::PeriodicQueue::new(clock);
-    let expectations = replica_set::Expectations::default();
+    let expectations = expectations::Expectations::of("ReplicaSet");
+    let daemon_expectations = expectations::Expectations::of("DaemonSet");
+
+    let pod_index: Index<Pod> = Index::default();
+    let set_index: Index<ReplicaSet> = Index::default();
+    let revision_index: Index<ControllerRevision> = Index::default();
+    let slice_index: Index<EndpointSlice> = Index::default();
+    let by_selector = endpoints::BySelector::default();
 
     let deployments: Informer<Deployment> = {
         let queue = deployment_queue.clone();
@@ -89,17 +119,40 @@ pub fn start(options: ControllerOptions) {
     };
     let replica_sets: Informer<ReplicaSet> = {
         let (queue, deployment_queue) = (replica_set_queue.clone(), deployment_queue.clone());
-        let deployments = deployments.clone();
+        let (deployments, index) = (deployments.clone(), set_index.clone());
         Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            index.observe(&change);
             queue.add(Key::of(change.object().as_ref()));
             for key in deployment::owners_of(&change, &deployments) {
                 deployment_queue.add(key);
             }
         })
     };
+    let daemon_sets: Informer<DaemonSet> = {
+        let queue = daemon_set_queue.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            queue.add(Key::of(change.object().as_ref()));
+        })
+    };
+    let nodes: Informer<Node> = {
+        let (queue, daemon_sets) = (daemon_set_queue.clone(), daemon_sets.clone());
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            if daemon_set::concerns(&change) {
+                daemon_sets.list().iter().for_each(|set| queue.add(Key::of(set.as_ref())));
+            }
+        })
+    };
+    let revisions: Informer<ControllerRevision> = {
+        let index = revision_index.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            index.observe(&change);
+        })
+    };
     let services: Informer<Service> = {
         let (endpoints_queue, load_balancer_queue) = (endpoints_queue.clone(), load_balancer_queue.clone());
+        let by_selector = by_selector.clone();
         Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            by_selector.observe(&change);
             let key = Key::of(change.object().as_ref());
             endpoints_queue.add(key.clone());
             load_balancer_queue.add(key);
@@ -111,15 +164,23 @@ pub fn start(options: ControllerOptions) {
         let (replica_sets, services, expectations) =
             (replica_sets.clone(), services.clone(), expectations.clone());
         let deployments = deployments.clone();
+        let (daemon_set_queue, daemon_sets) = (daemon_set_queue.clone(), daemon_sets.clone());
+        let daemon_expectations = daemon_expectations.clone();
+        let (index, by_selector) = (pod_index.clone(), by_selector.clone());
         Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            index.observe(&change);
             expectations.observe(&change);
+            daemon_expectations.observe(&change);
+            for key in daemon_set::owners_of(&change, &daemon_sets) {
+                daemon_set_queue.add(key);
+            }
             for key in replica_set::owners_of(&change, &replica_sets) {
                 replica_set_queue.add(key);
             }
             if let Some(key) = deployment::recreate_waiting_for(&change, &replica_sets, &deployments) {
                 deployment_queue.add(key);
             }
-            for key in endpoints::services_of(&change, &services) {
+            for key in endpoints::services_of(&change, &by_selector, &services) {
                 endpoints_queue.add(key);
             }
         })
@@ -135,7 +196,9 @@ pub fn start(options: ControllerOptions) {
     let slices: Informer<EndpointSlice> = {
         let queue = endpoints_queue.clone();
         let config = Selection::labels(endpoints::MANAGED_SLICES);
+        let index = slice_index.clone();
         Informer::start(&tasks, clock, Api::all(client.clone()), config, move |change| {
+            index.observe(&change);
             if let program::Change::Deleted(slice) = change
                 && let Some(key) = endpoints::service_of_slice(slice)
             {
@@ -156,8 +219,8 @@ pub fn start(options: ControllerOptions) {
         events: events.component("deployment-controller", None),
         queue: deployment_queue.clone(),
         deployments: deployments.clone(),
-        replica_sets: replica_sets.clone(),
-        pods: pods.clone(),
+        set_index: set_index.clone(),
+        pod_index: pod_index.clone(),
     };
     let replica_set_controller = replica_set::ReplicaSetController {
         client: client.clone(),
@@ -167,24 +230,40 @@ pub fn start(options: ControllerOptions) {
         queue: replica_set_queue.clone(),
         replica_sets: replica_sets.clone(),
         pods: pods.clone(),
+        set_index,
+        pod_index: pod_index.clone(),
         expectations,
+        drawn: BTreeMap::new(),
+    };
+    let daemon_set_controller = daemon_set::DaemonSetController {
+        client: client.clone(),
+        clock,
+        events: events.component("daemonset-controller", None),
+        names: seed.child("daemonset-controller"),
+        queue: daemon_set_queue.clone(),
+        daemon_sets: daemon_sets.clone(),
+        nodes: nodes.clone(),
+        pods: pods.clone(),
+        pod_index: pod_index.clone(),
+        revision_index,
+        expectations: daemon_expectations,
         drawn: BTreeMap::new(),
     };
     let endpoints_controller = endpoints::EndpointsController {
         client: client.clone(),
         seed: seed.child("endpointslice-controller"),
         services: services.clone(),
-        pods: pods.clone(),
+        pods: pod_index.clone(),
         endpoints: endpoint_objects.clone(),
-        slices: slices.clone(),
+        slices: slice_index,
     };
     let autoscaler = horizontal_pod_autoscaler::Autoscaler::new(
         client.clone(),
         clock,
         events.component("horizontal-pod-autoscaler", None),
         autoscalers.clone(),
-        pods.clone(),
-        pod_metrics,
+        pod_index,
+        (pod_metrics, external_metrics),
     );
     let load_balancer = service_load_balancer::LoadBalancerController {
         client,
@@ -197,6 +276,9 @@ pub fn start(options: ControllerOptions) {
     tasks.spawn(async move {
         deployments.synced().await;
         replica_sets.synced().await;
+        daemon_sets.synced().await;
+        nodes.synced().await;
+        revisions.synced().await;
         services.synced().await;
         pods.synced().await;
         endpoint_objects.synced().await;
@@ -204,6 +286,7 @@ pub fn start(options: ControllerOptions) {
         autoscalers.synced().await;
         workers.spawn(work(deployment_queue, deployment_controller));
         workers.spawn(work(replica_set_queue, replica_set_controller));
+        workers.spawn(work(daemon_set_queue, daemon_set_controller));
         workers.spawn(work(endpoints_queue, endpoints_controller));
         workers.spawn(work(load_balancer_queue, load_balancer));
         workers.spawn(autoscaler.run(autoscaler_queue));
@@ -250,4 +333,14 @@ fn api_message(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
+}
+
+/// Whether an object was refused because its namespace goes away.
+fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status
+        .details
+        .iter()
+        .flat_map(|details| &details.causes)
+        .any(|cause| cause.reason == "NamespaceTerminating")
 }

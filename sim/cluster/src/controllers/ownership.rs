@@ -1,14 +1,20 @@
 //! Controller references: who owns an object, and adoption of objects without an owner (client-go's
 //! `controller_ref_manager`).
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
+use program::{Change, Informer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::selector::selects;
+use super::Key;
+use super::selector::{is_empty, selects};
 
 /// The owner that controls an object.
 pub(super) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -31,6 +37,42 @@ pub(super) fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> 
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+/// Owners of a kind that a change of a pod concerns: its controllers before and after, or those that may adopt it.
+pub(super) fn owners_of<K>(
+    change: &Change<'_, Pod>,
+    kind: &str,
+    owners: &Informer<K>,
+    selector: impl Fn(&K) -> Option<LabelSelector>,
+) -> Vec<Key>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let pod = change.object();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let mut keys = Vec::new();
+    if let Some(name) = controller_name(&pod.metadata, kind) {
+        keys.push(Key { namespace: namespace.clone(), name: name.to_owned() });
+    }
+    if let Change::Applied { old: Some(old), .. } = change
+        && let Some(name) = controller_name(&old.metadata, kind)
+        && keys.first().is_none_or(|key| key.name != name)
+    {
+        keys.push(Key { namespace: namespace.clone(), name: name.to_owned() });
+    }
+    if matches!(change, Change::Applied { .. }) && controller_of(&pod.metadata).is_none() {
+        let orphan_may_join = |owner: &Arc<K>| {
+            owner.meta().namespace.as_deref() == Some(namespace.as_str())
+                && selector(owner).is_some_and(|selector| {
+                    !is_empty(&selector) && selects(&selector, pod.metadata.labels.as_ref())
+                })
+        };
+        keys.extend(
+            owners.list().iter().filter(|owner| orphan_may_join(owner)).map(|owner| Key::of(owner.as_ref())),
+        );
+    }
+    keys
 }
 
 /// What a controller does about an object that its selector or its uid leads to.

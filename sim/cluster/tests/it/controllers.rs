@@ -9,9 +9,9 @@ use std::time::Duration;
 use apiserver::{ApiServer, Options};
 use clock::{Clock, Seed};
 use cluster::{ControllerOptions, EventRecorder, PodCpu, PodMetrics, start_controllers};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Endpoints, Event, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -80,6 +80,7 @@ fn start_manager(client: &Client, clock: Clock, tasks: &Tasks, cpu: &Arc<AtomicI
         tasks: tasks.clone(),
         events: events.clone(),
         pod_metrics: Arc::new(FlatCpu(Arc::clone(cpu), clock)),
+        external_metrics: None,
         load_balancer_ips: Arc::new(move || {
             IpAddr::from([203, 0, 113, next_ip.fetch_add(1, Ordering::Relaxed)])
         }),
@@ -501,5 +502,91 @@ fn restarted_controllers_carry_on_and_repeated_events_are_counted() {
         assert_eq!(times(&event.first_timestamp), "2020-03-17T11:00:30Z");
         assert_eq!(times(&event.last_timestamp), "2020-03-17T11:00:50Z");
         assert_eq!(event.source.as_ref().unwrap().host.as_deref(), Some("node-1"));
+    });
+}
+
+/// Nodes by number, every one but the last with a disk.
+async fn add_nodes(world: &World, count: u32) {
+    let api: Api<Node> = Api::all(world.client.clone());
+    for number in 1..=count {
+        let disk = if number == count { "none" } else { "ssd" };
+        let node = json!({"metadata": {"name": format!("node-{number}"), "labels": {"disk": disk}}});
+        api.create(&PostParams::default(), &from(node)).await.unwrap();
+    }
+}
+
+async fn daemon_set(world: &World) -> (DaemonSet, [i32; 5]) {
+    let set: DaemonSet = world.api().get("agent").await.unwrap();
+    let status = set.status.clone().unwrap();
+    let numbers = [
+        status.desired_number_scheduled,
+        status.current_number_scheduled,
+        status.number_ready,
+        status.updated_number_scheduled.unwrap_or(0),
+        status.number_available.unwrap_or(0),
+    ];
+    (set, numbers)
+}
+
+#[test]
+fn a_daemon_set_has_a_pod_on_every_node_that_it_selects() {
+    with_world(|world| async move {
+        add_nodes(&world, 4).await;
+        let set = json!({
+            "metadata": {"name": "agent", "namespace": "test"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "agent"}},
+                "template": {
+                    "metadata": {"labels": {"app": "agent"}},
+                    "spec": {
+                        "nodeSelector": {"disk": "ssd"},
+                        "containers": [{"name": "agent", "image": "agent:1"}],
+                    },
+                },
+            },
+        });
+        world.create(from::<DaemonSet>(set)).await;
+        world.seconds(10).await;
+        assert_eq!(daemon_set(&world).await.1, [3, 3, 3, 3, 3]);
+
+        // One at a time, the default.
+        *world.extremes.lock().unwrap() = (0, usize::MAX);
+        let patch = |patch: Value| {
+            let api = world.api::<DaemonSet>();
+            async move { api.patch("agent", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap() }
+        };
+        let image = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "image": image}]}}}});
+        patch(image("agent:2")).await;
+        world.seconds(9).await;
+        let (half_way, numbers) = daemon_set(&world).await;
+        assert_eq!(half_way.status.unwrap().number_unavailable, Some(1));
+        assert_eq!((numbers[3], numbers[4]), (2, 2), "the second node's pod has just been made");
+        world.seconds(30).await;
+        let (rolled, numbers) = daemon_set(&world).await;
+        assert_eq!(numbers, [3, 3, 3, 3, 3]);
+        assert_eq!(rolled.status.unwrap().observed_generation, rolled.metadata.generation);
+        assert_eq!(*world.extremes.lock().unwrap(), (3, 2));
+        let revisions = world.api::<ControllerRevision>().list(&ListParams::default()).await.unwrap().items;
+        let mut revisions: Vec<i64> = revisions.iter().map(|revision| revision.revision).collect();
+        revisions.sort_unstable();
+        assert_eq!(revisions, [1, 2]);
+
+        // A version that is never ready takes no second pod.
+        patch(image("broken")).await;
+        world.seconds(60).await;
+        assert_eq!(daemon_set(&world).await.1, [3, 3, 2, 1, 2]);
+
+        // Nodes come and go by their labels.
+        patch(image("agent:2")).await;
+        world.seconds(30).await;
+        let nodes: Api<Node> = Api::all(world.client.clone());
+        let label = |disk: &str| Patch::Merge(json!({"metadata": {"labels": {"disk": disk}}}));
+        nodes.patch("node-4", &PatchParams::default(), &label("ssd")).await.unwrap();
+        world.seconds(10).await;
+        assert_eq!(daemon_set(&world).await.1, [4, 4, 4, 4, 4]);
+        patch(json!({"spec": {"template": {"spec": {"nodeSelector": {"disk": "tape"}}}}})).await;
+        world.seconds(10).await;
+        assert_eq!(daemon_set(&world).await.1, [0, 0, 0, 0, 0]);
+        assert_eq!(world.api::<Pod>().list(&ListParams::default()).await.unwrap().items.len(), 0);
     });
 }

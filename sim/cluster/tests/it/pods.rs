@@ -109,6 +109,7 @@ impl World {
             },
             logs: logs.clone(),
             nodes: vec![node("node-1"), node("node-2")],
+            external_metrics: None,
         })
         .await
         .unwrap();

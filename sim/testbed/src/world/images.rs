@@ -22,6 +22,7 @@ pub(super) struct Images {
     pub loadtester: Main,
     pub prometheus: Main,
     pub argocd: Main,
+    pub keda: Main,
     /// Sidecars and gateways, if there is a mesh.
     pub proxy: Option<Main>,
     /// The references that containers have asked for.
@@ -54,6 +55,7 @@ impl Registry for Images {
             "weaveworks/flagger-loadtester" | "fluxcd/flagger-loadtester" => return system(&self.loadtester),
             "prom/prometheus" | "prometheus/prometheus" => return system(&self.prometheus),
             "argoproj/argocd" => return system(&self.argocd),
+            "kedacore/keda" => return system(&self.keda),
             client_pods::REPOSITORY => return system(&self.client_pods.program()),
             "istio/proxyv2" | "istio-release/proxyv2" => {
                 return match &self.proxy {

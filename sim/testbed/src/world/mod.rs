@@ -25,7 +25,7 @@ use apis::Servers;
 use client_pods::ClientPods;
 use images::Images;
 pub(crate) use images::repository;
-use pod_hooks::{ClusterLogs, Usage};
+use pod_hooks::{ClusterLogs, Outside, Usage};
 
 pub use apis::server_url;
 pub use mesh::Telemetry;
@@ -154,6 +154,7 @@ impl World {
                 Some(control_plane.proxy())
             }
         };
+        let figures = keda::Figures::default();
         let images = Arc::new(Images {
             behaviours: Behaviours::default(),
             client_pods: ClientPods::default(),
@@ -161,6 +162,7 @@ impl World {
             loadtester: fixtures::loadtester(),
             prometheus: prometheus::program(),
             argocd: gitops::program(remotes.clone()),
+            keda: keda::program(figures.clone()),
             proxy,
             used: Mutex::default(),
         });
@@ -181,6 +183,10 @@ impl World {
                 apis: servers.access(),
                 logs: Arc::new(timeline.clone()),
                 nodes: (1..=cluster.nodes).map(node).collect(),
+                external_metrics: Some(Arc::new(Outside {
+                    cluster: cluster.name.clone(),
+                    figures: figures.clone(),
+                })),
             });
             let started = started.await.map_err(|error| format!("cluster {}: {error}", cluster.name))?;
             if let Some(server) = servers.get(&cluster.name) {

@@ -1,12 +1,12 @@
 //! What a cluster's API server asks about running pods: their logs and their usage.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use apiserver::{Body, LogQuery, Measured, Metrics, PodLogs};
 use bytes::Bytes;
 use clock::{Clock, Timestamp};
-use cluster::PodMetrics;
+use cluster::{ExternalMetrics, PodMetrics};
 use futures::StreamExt as _;
 
 use crate::timeline::{Event, Timeline};
@@ -112,6 +112,18 @@ impl ClusterLogs {
         let (lines, seen) = wanted.lines(&self.timeline, 0);
         let from = query.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
         (lines[from..].concat(), seen)
+    }
+}
+
+/// `external.metrics.k8s.io` of one cluster: the figures of KEDA's operator.
+pub(super) struct Outside {
+    pub cluster: String,
+    pub figures: keda::Figures,
+}
+
+impl ExternalMetrics for Outside {
+    fn values(&self, namespace: &str, metric: &str, labels: &BTreeMap<String, String>) -> Option<Vec<f64>> {
+        self.figures.get(&self.cluster, namespace, metric, labels).map(|figure| vec![figure])
     }
 }
 

@@ -19,10 +19,12 @@ use kube::{Api, Client, ResourceExt as _};
 use program::{Change, Informer, WorkQueue};
 
 use super::event_recorder::{EventRecorder, reference};
+use super::index::Index;
 use super::ownership::{carry_out, claim, controller_name, controller_of, controller_reference};
 use super::pod_state::phase;
 use super::selector::{is_empty, selects};
 use super::{Key, Reconcile};
+pub(super) use revision::template_hash;
 use rollout::{Limits, SetSize, Share};
 
 /// Deployments that a change of a ReplicaSet concerns: its controllers before and after, or those that may
@@ -76,8 +78,9 @@ pub(super) struct DeploymentController {
     pub(super) events: EventRecorder,
     pub(super) queue: WorkQueue<Key>,
     pub(super) deployments: Informer<Deployment>,
-    pub(super) replica_sets: Informer<ReplicaSet>,
-    pub(super) pods: Informer<Pod>,
+    /// The sets and pods, by label and owner.
+    pub(super) set_index: Index<ReplicaSet>,
+    pub(super) pod_index: Index<Pod>,
 }
 
 impl Reconcile for DeploymentController {
@@ -159,10 +162,9 @@ impl Step<'_> {
     /// The Deployment's ReplicaSets, after adopting and releasing.
     async fn owned_sets(&self) -> Result<Vec<Arc<ReplicaSet>>, kube::Error> {
         let mut owned = Vec::new();
-        for set in self.controller.replica_sets.list() {
-            if set.metadata.namespace != self.deployment.metadata.namespace {
-                continue;
-            }
+        let meta = &self.deployment.metadata;
+        let (namespace, uid) = (meta.namespace.as_deref().unwrap_or_default(), meta.uid.as_deref());
+        for set in self.controller.set_index.candidates(namespace, &self.spec.selector, uid) {
             let claim = claim(&self.deployment.metadata, &self.spec.selector, &set.metadata);
             if carry_out(&self.sets, &self.deployment, set.as_ref(), claim).await? {
                 owned.push(set);
@@ -224,11 +226,9 @@ impl Step<'_> {
         if self.old.iter().any(|set| set.status.as_ref().is_some_and(|status| status.replicas > 0)) {
             return true;
         }
-        self.controller.pods.list().iter().any(|pod| {
-            let owner = controller_of(&pod.metadata).map(|owner| Some(&owner.uid));
-            self.old.iter().any(|set| owner == Some(set.metadata.uid.as_ref()))
-                && !matches!(phase(pod), "Failed" | "Succeeded")
-        })
+        let uids = self.old.iter().filter_map(|set| set.metadata.uid.as_deref());
+        let mut pods = uids.flat_map(|uid| self.controller.pod_index.owned_by(uid));
+        pods.any(|pod| !matches!(phase(&pod), "Failed" | "Succeeded"))
     }
 
     /// Brings an existing current set's annotations and the Deployment's revision up to date.

@@ -35,7 +35,7 @@ type Annotations = BTreeMap<String, String>;
 
 /// The hash of a pod template: FNV-1a over its JSON, in the alphabet of generated names. `collisions` sets a
 /// clashing template apart.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(in super::super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let json = serde_json::to_vec(template).expect("a pod template serialises");
     let mut hash: u32 = 0x811c_9dc5;
     let salt = collisions.map(i32::to_le_bytes);

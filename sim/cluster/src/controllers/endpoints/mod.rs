@@ -6,16 +6,17 @@
 mod addresses;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use clock::Seed;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use program::{Change, Informer};
 
+use super::index::Index;
 use super::name_suffix::generated_name;
 use super::ownership::controller_reference;
 use super::selector::selects_all_of;
@@ -31,8 +32,51 @@ pub(super) const MANAGED_SLICES: &str =
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
+/// Services by one pair of their selector, which the pods that they select must have. Cheap to clone; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct BySelector(Arc<Mutex<BTreeMap<Pair, BTreeSet<String>>>>);
+
+/// A namespace, a label and its value.
+type Pair = (String, String, String);
+
+impl BySelector {
+    /// Takes a change of a Service over.
+    pub(super) fn observe(&self, change: &Change<'_, Service>) {
+        let pair = |service: &Service| {
+            let (label, value) = managed_selector(service)?.iter().next_back()?;
+            Some((service.namespace().unwrap_or_default(), label.clone(), value.clone()))
+        };
+        let (old, new) = match change {
+            Change::Applied { old, new } => (*old, Some(*new)),
+            Change::Deleted(object) => (Some(*object), None),
+        };
+        let mut services = self.0.lock().expect("no holder of this lock panics");
+        if let Some((pair, old)) = old.and_then(|old| Some((pair(old)?, old)))
+            && let Some(names) = services.get_mut(&pair)
+        {
+            names.remove(&old.name_any());
+        }
+        if let Some((pair, new)) = new.and_then(|new| Some((pair(new)?, new))) {
+            services.entry(pair).or_default().insert(new.name_any());
+        }
+    }
+
+    /// The names of Services that may select a pod.
+    fn of(&self, pod: &Pod) -> BTreeSet<String> {
+        let services = self.0.lock().expect("no holder of this lock panics");
+        let namespace = pod.namespace().unwrap_or_default();
+        let pairs =
+            pod.labels().iter().map(|(label, value)| (namespace.clone(), label.clone(), value.clone()));
+        pairs.filter_map(|pair| services.get(&pair)).flatten().cloned().collect()
+    }
+}
+
 /// Services whose endpoints a pod's change may touch.
-pub(super) fn services_of(change: &Change<'_, Pod>, services: &Informer<Service>) -> Vec<Key> {
+pub(super) fn services_of(
+    change: &Change<'_, Pod>,
+    by_selector: &BySelector,
+    services: &Informer<Service>,
+) -> Vec<Key> {
     let pod = change.object();
     let old = match change {
         Change::Applied { old, new } => {
@@ -49,12 +93,11 @@ pub(super) fn services_of(change: &Change<'_, Pod>, services: &Informer<Service>
                 || old.is_some_and(|old| selects_all_of(selector, old.metadata.labels.as_ref()))
         })
     };
-    services
-        .list()
-        .iter()
-        .filter(|service| service.metadata.namespace == pod.metadata.namespace && selected(service))
-        .map(|service| Key::of(service.as_ref()))
-        .collect()
+    let mut names = by_selector.of(pod);
+    names.extend(old.into_iter().flat_map(|old| by_selector.of(old)));
+    let namespace = pod.namespace().unwrap_or_default();
+    let found = names.into_iter().filter_map(|name| services.get(&namespace, &name));
+    found.filter(|service| selected(service)).map(|service| Key::of(service.as_ref())).collect()
 }
 
 /// The Service that a slice belongs to.
@@ -67,9 +110,9 @@ pub(super) struct EndpointsController {
     pub(super) client: Client,
     pub(super) seed: Seed,
     pub(super) services: Informer<Service>,
-    pub(super) pods: Informer<Pod>,
+    pub(super) pods: Index<Pod>,
     pub(super) endpoints: Informer<Endpoints>,
-    pub(super) slices: Informer<EndpointSlice>,
+    pub(super) slices: Index<EndpointSlice>,
 }
 
 impl Reconcile for EndpointsController {
@@ -82,15 +125,8 @@ impl Reconcile for EndpointsController {
         if service.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
-        let pods: Vec<Arc<Pod>> = self
-            .pods
-            .list()
-            .into_iter()
-            .filter(|pod| {
-                pod.metadata.namespace.as_deref() == Some(key.namespace.as_str())
-                    && selects_all_of(selector, pod.metadata.labels.as_ref())
-            })
-            .collect();
+        let labels = LabelSelector { match_labels: Some(selector.clone()), match_expressions: None };
+        let pods = self.pods.candidates(&key.namespace, &labels, None);
         self.write_endpoints(key, &service, &pods).await?;
         self.write_slices(key, &service, &pods).await
     }
@@ -153,14 +189,8 @@ impl EndpointsController {
         labels.insert(SERVICE_NAME.to_owned(), key.name.clone());
         labels.insert(MANAGED_BY.to_owned(), SLICE_MANAGER.to_owned());
         mark_headless(&mut labels, service);
-        let mut existing: Vec<Arc<EndpointSlice>> = self
-            .slices
-            .list()
-            .into_iter()
-            .filter(|slice| {
-                service_of_slice(slice).as_ref() == Some(key) && slice.metadata.deletion_timestamp.is_none()
-            })
-            .collect();
+        let mut existing = self.slices.labelled(&key.namespace, SERVICE_NAME, &key.name);
+        existing.retain(|slice| slice.metadata.deletion_timestamp.is_none());
         let taken: BTreeSet<String> = existing.iter().map(|slice| slice.name_any()).collect();
         let mut contents = addresses::slices(service, pods);
         // What is right already stays; then slices are reused, those with the same ports first.

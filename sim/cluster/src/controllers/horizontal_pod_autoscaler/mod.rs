@@ -1,9 +1,11 @@
-//! The HorizontalPodAutoscaler controller: looks at each autoscaler every 15 s and scales its target by CPU.
+//! The HorizontalPodAutoscaler controller: looks at each autoscaler every 15 s and scales its target by CPU and by
+//! external metrics.
 //!
-//! The wish of a metric is computed in `replica_calculator`, what becomes of it in `limits`. Metrics other
-//! than CPU (Resource and ContainerResource) have no source here and are reported as upstream reports a
-//! missing metrics API.
+//! The wish of a metric is computed in `replica_calculator` and `external`, what becomes of it in `limits`. Metrics
+//! other than CPU (Resource and ContainerResource) and external ones have no source here and are reported as upstream
+//! reports a missing metrics API.
 
+mod external;
 mod limits;
 mod replica_calculator;
 
@@ -25,9 +27,10 @@ use kube::{Api, Client};
 use program::{Change, Informer, WorkQueue};
 
 use super::event_recorder::{EventRecorder, reference};
+use super::index::Index;
 use super::quantity::{from_milli, milli_value};
 use super::selector::{self, selects};
-use super::{Key, PodCpu, PodMetrics, api_message};
+use super::{ExternalMetrics, Key, PodCpu, PodMetrics, api_message};
 use limits::Memory;
 use replica_calculator::{Proposal, Target, propose};
 
@@ -79,8 +82,9 @@ pub(super) struct Autoscaler {
     clock: Clock,
     events: EventRecorder,
     autoscalers: Informer<HorizontalPodAutoscaler>,
-    pods: Informer<Pod>,
+    pods: Index<Pod>,
     metrics: Arc<dyn PodMetrics>,
+    external: Option<Arc<dyn ExternalMetrics>>,
     memories: BTreeMap<Key, Memory>,
     /// The selector of each autoscaler's target, to notice two autoscalers on the same pods.
     selectors: BTreeMap<Key, String>,
@@ -90,7 +94,7 @@ pub(super) struct Autoscaler {
 struct Computed {
     replicas: i32,
     /// The metric that asked for the most.
-    metric: &'static str,
+    metric: String,
     statuses: Vec<MetricStatus>,
 }
 
@@ -107,11 +111,11 @@ impl Autoscaler {
         clock: Clock,
         events: EventRecorder,
         autoscalers: Informer<HorizontalPodAutoscaler>,
-        pods: Informer<Pod>,
-        metrics: Arc<dyn PodMetrics>,
+        pods: Index<Pod>,
+        (metrics, external): (Arc<dyn PodMetrics>, Option<Arc<dyn ExternalMetrics>>),
     ) -> Self {
         let (memories, selectors) = (BTreeMap::new(), BTreeMap::new());
-        Autoscaler { client, clock, events, autoscalers, pods, metrics, memories, selectors }
+        Autoscaler { client, clock, events, autoscalers, pods, metrics, external, memories, selectors }
     }
 
     pub(super) async fn run(mut self, queue: PeriodicQueue) {
@@ -269,14 +273,21 @@ impl Autoscaler {
         let size = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         let observed = scale.status.as_ref().map_or(0, |status| status.replicas);
         let metrics = spec.metrics.as_deref().unwrap_or_default();
-        let mut computed = Computed { replicas: 0, metric: "", statuses: Vec::new() };
+        let mut computed = Computed { replicas: 0, metric: String::new(), statuses: Vec::new() };
         let mut first_failure: Option<Failure> = None;
         let mut failures = 0;
         for metric in metrics {
-            match compute_one(metric, observed, &pods, &cpu, now) {
-                Ok((proposal, name, status)) => {
-                    if computed.metric.is_empty() || proposal.replicas > computed.replicas {
-                        (computed.replicas, computed.metric) = (proposal.replicas, name);
+            let answer = match &metric.external {
+                Some(source) => {
+                    external::propose(source, self.external.as_deref(), &key.namespace, observed, &pods)
+                }
+                None => compute_one(metric, observed, &pods, &cpu, now)
+                    .map(|(proposal, name, status)| (proposal.replicas, name.to_owned(), status)),
+            };
+            match answer {
+                Ok((replicas, name, status)) => {
+                    if computed.metric.is_empty() || replicas > computed.replicas {
+                        (computed.replicas, computed.metric) = (replicas, name);
                     }
                     computed.statuses.push(status);
                 }
@@ -325,15 +336,7 @@ impl Autoscaler {
             invalid("InvalidSelector", message.clone(), message)
         })?;
         self.selectors.insert(key.clone(), text.to_owned());
-        let pods: Vec<Arc<Pod>> = self
-            .pods
-            .list()
-            .into_iter()
-            .filter(|pod| {
-                pod.metadata.namespace.as_deref() == Some(key.namespace.as_str())
-                    && selects(&selector, pod.metadata.labels.as_ref())
-            })
-            .collect();
+        let pods = self.pods.candidates(&key.namespace, &selector, None);
         let rivals: Vec<String> = self
             .selectors
             .iter()
@@ -422,7 +425,6 @@ fn compute_one(
     Err(match metric.type_.as_str() {
         "Pods" => ("FailedGetPodsMetric", missing("custom metrics API")),
         "Object" => ("FailedGetObjectMetric", missing("custom metrics API")),
-        "External" => ("FailedGetExternalMetric", missing("external metrics API")),
         other => ("InvalidMetricSourceType", format!("unknown metric source type {other:?}")),
     })
 }

@@ -116,11 +116,11 @@ pub(super) fn propose(
     Ok(proposal(if turned { current } else { wanted }))
 }
 
-fn tolerable(ratio: f64) -> bool {
+pub(super) fn tolerable(ratio: f64) -> bool {
     (1.0 - ratio).abs() <= TOLERANCE
 }
 
-fn rounded_up(replicas: f64) -> i32 {
+pub(super) fn rounded_up(replicas: f64) -> i32 {
     replicas.ceil() as i32
 }
 

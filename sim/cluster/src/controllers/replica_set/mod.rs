@@ -1,10 +1,8 @@
 //! The ReplicaSet controller: keeps as many pods as asked for.
 //!
-//! Which pods go first is in `delete_ranking`, what the status says in `status`. `expectations` keeps the
-//! controller from counting on a cache that has not seen its own writes yet.
+//! Which pods go first is in `delete_ranking`, what the status says in `status`.
 
 mod delete_ranking;
-mod expectations;
 mod status;
 
 use std::collections::BTreeMap;
@@ -19,43 +17,20 @@ use kube::{Api, Client, ResourceExt as _};
 use program::{Change, Informer, WorkQueue};
 
 use super::event_recorder::{EventRecorder, reference};
+use super::expectations::Expectations;
+use super::index::Index;
 use super::name_suffix::generated_name;
-use super::ownership::{carry_out, claim, controller_name, controller_of, controller_reference};
+use super::ownership::{self, carry_out, claim, controller_of, controller_reference};
 use super::pod_state::{available_in, is_active};
-use super::selector::{is_empty, selects};
-use super::{Key, Reconcile, api_message};
-
-pub(super) use expectations::Expectations;
+use super::{Key, Reconcile, api_message, is_namespace_terminating};
 
 /// Pods created or deleted in one go at most.
 const BURST: usize = 500;
 
 /// ReplicaSets that a change of a pod concerns: its controllers before and after, or those that may adopt it.
 pub(super) fn owners_of(change: &Change<'_, Pod>, replica_sets: &Informer<ReplicaSet>) -> Vec<Key> {
-    let pod = change.object();
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let mut keys = Vec::new();
-    if let Some(name) = controller_name(&pod.metadata, "ReplicaSet") {
-        keys.push(Key { namespace: namespace.clone(), name: name.to_owned() });
-    }
-    if let Change::Applied { old: Some(old), .. } = change
-        && let Some(name) = controller_name(&old.metadata, "ReplicaSet")
-        && keys.first().is_none_or(|key| key.name != name)
-    {
-        keys.push(Key { namespace: namespace.clone(), name: name.to_owned() });
-    }
-    if matches!(change, Change::Applied { .. }) && controller_of(&pod.metadata).is_none() {
-        let orphan_may_join = |set: &Arc<ReplicaSet>| {
-            set.metadata.namespace.as_deref() == Some(namespace.as_str())
-                && set.spec.as_ref().is_some_and(|spec| {
-                    !is_empty(&spec.selector) && selects(&spec.selector, pod.metadata.labels.as_ref())
-                })
-        };
-        keys.extend(
-            replica_sets.list().iter().filter(|set| orphan_may_join(set)).map(|set| Key::of(set.as_ref())),
-        );
-    }
-    keys
+    let selector = |set: &ReplicaSet| set.spec.as_ref().map(|spec| spec.selector.clone());
+    ownership::owners_of(change, "ReplicaSet", replica_sets, selector)
 }
 
 pub(super) struct ReplicaSetController {
@@ -66,6 +41,9 @@ pub(super) struct ReplicaSetController {
     pub(super) queue: WorkQueue<Key>,
     pub(super) replica_sets: Informer<ReplicaSet>,
     pub(super) pods: Informer<Pod>,
+    /// The same sets and pods, by label and owner.
+    pub(super) set_index: Index<ReplicaSet>,
+    pub(super) pod_index: Index<Pod>,
     pub(super) expectations: Expectations,
     /// The name stream of each live ReplicaSet.
     pub(super) drawn: BTreeMap<Key, Rng>,
@@ -118,8 +96,9 @@ impl ReplicaSetController {
         let Some(spec) = &set.spec else { return Ok(Vec::new()) };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
         let mut claimed = Vec::new();
-        for pod in self.pods.list() {
-            if pod.metadata.namespace.as_deref() != Some(namespace.as_str()) || !is_active(&pod) {
+        let uid = set.metadata.uid.as_deref();
+        for pod in self.pod_index.candidates(&namespace, &spec.selector, uid) {
+            if !is_active(&pod) {
                 continue;
             }
             let claim = claim(&set.metadata, &spec.selector, &pod.metadata);
@@ -214,20 +193,19 @@ impl ReplicaSetController {
 
     /// Active pods of all ReplicaSets of the same Deployment: they decide which nodes are doubled up.
     fn pods_of_siblings(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let owner = controller_of(&set.metadata).map(|owner| &owner.uid);
-        let siblings: Vec<_> = self
-            .replica_sets
-            .list()
-            .into_iter()
-            .filter(|other| {
-                other.metadata.uid == set.metadata.uid
-                    || owner.is_some() && controller_of(&other.metadata).map(|owner| &owner.uid) == owner
-            })
-            .filter_map(|other| other.metadata.uid.clone())
-            .collect();
-        let of_sibling =
-            |pod: &Pod| controller_of(&pod.metadata).is_some_and(|owner| siblings.contains(&owner.uid));
-        self.pods.list().into_iter().filter(|pod| is_active(pod) && of_sibling(pod)).collect()
+        let siblings = match controller_of(&set.metadata) {
+            Some(owner) => self.set_index.owned_by(&owner.uid),
+            None => Vec::new(),
+        };
+        let mut uids: Vec<&str> =
+            siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref()).collect();
+        if let Some(own) = set.metadata.uid.as_deref().filter(|own| !uids.contains(own)) {
+            uids.push(own);
+        }
+        let mut pods: Vec<Arc<Pod>> = uids.into_iter().flat_map(|uid| self.pod_index.owned_by(uid)).collect();
+        pods.retain(|pod| is_active(pod));
+        pods.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
+        pods
     }
 }
 
@@ -248,13 +226,4 @@ fn pod_of(set: &ReplicaSet, name: String) -> Pod {
         spec: template.and_then(|template| template.spec.clone()),
         status: None,
     }
-}
-
-fn is_namespace_terminating(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    status
-        .details
-        .iter()
-        .flat_map(|details| &details.causes)
-        .any(|cause| cause.reason == "NamespaceTerminating")
 }

@@ -1,5 +1,4 @@
-//! Writes of the ReplicaSet controller that its cache has not shown yet (upstream's
-//! `ControllerExpectations`).
+//! Writes of pods that a controller's cache has not shown yet (upstream's `ControllerExpectations`).
 //!
 //! Without them a second sync before the watch delivers would create or delete pods twice.
 
@@ -10,8 +9,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use program::Change;
 
-use super::super::Key;
-use super::super::ownership::controller_name;
+use super::Key;
+use super::ownership::controller_name;
 
 /// After this long an expectation is given up: the watch missed it.
 const EXPIRY: Duration = Duration::from_secs(300);
@@ -26,14 +25,23 @@ enum Write {
 type Pending = BTreeMap<String, (Write, Duration)>;
 
 /// Cheap to clone; clones share the expectations.
-#[derive(Clone, Default)]
-pub(in super::super) struct Expectations(Arc<Mutex<BTreeMap<Key, Pending>>>);
+#[derive(Clone)]
+pub(super) struct Expectations {
+    /// The kind of the pods' owners.
+    kind: &'static str,
+    pending: Arc<Mutex<BTreeMap<Key, Pending>>>,
+}
 
 impl Expectations {
+    /// None yet, of the controller of this kind.
+    pub(super) fn of(kind: &'static str) -> Self {
+        Expectations { kind, pending: Arc::default() }
+    }
+
     /// Takes note of what the cache shows.
-    pub(in super::super) fn observe(&self, change: &Change<'_, Pod>) {
+    pub(super) fn observe(&self, change: &Change<'_, Pod>) {
         let pod = change.object();
-        let Some(owner) = controller_name(&pod.metadata, "ReplicaSet") else { return };
+        let Some(owner) = controller_name(&pod.metadata, self.kind) else { return };
         let key =
             Key { namespace: pod.metadata.namespace.clone().unwrap_or_default(), name: owner.to_owned() };
         let mut sets = self.lock();
@@ -46,7 +54,7 @@ impl Expectations {
         }
     }
 
-    /// Whether every write of the set has shown, or is past waiting for.
+    /// Whether every write of the owner has shown, or is past waiting for.
     pub(super) fn settled(&self, key: &Key, now: Duration) -> bool {
         let mut sets = self.lock();
         let Some(pending) = sets.get_mut(key) else { return true };
@@ -74,6 +82,6 @@ impl Expectations {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Pending>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.pending.lock().expect("no holder of this lock panics")
     }
 }
