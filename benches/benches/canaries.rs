@@ -1,0 +1,201 @@
+//! Many canaries at once: `cargo bench -p benches --bench canaries`.
+//!
+//! One cluster with the mesh's control plane, Prometheus and Flagger, and some number of Deployments, each with a Canary
+//! of its own. All of them get a new version in the same moment and are promoted. The table has wall time against
+//! virtual time from that moment to the last promotion, and how often virtual time is faster; the last column is wall
+//! time per canary, which should not grow. Options: `--canaries A,B,C` (100,300,1000).
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a benchmark measures wall time, with no interface"
+)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clock::{Clock, Seed, run_simulated};
+use crd::{Canary, Phase};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use testbed::world::{ClusterSpec, MeshSpec, Role, Telemetry, World, WorldSpec};
+
+const CLUSTER: &str = "kind";
+/// Pods that a node takes; a canary in progress has two, and one more for a moment.
+const PODS_PER_NODE: u32 = 110;
+/// Seconds between the checks of a canary.
+const INTERVAL: u32 = 30;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let sizes = match args.as_slice() {
+        // `cargo test --benches` asks whether it starts.
+        [test] if test == "--test" => vec![2],
+        [flag, sizes] if flag == "--canaries" => {
+            sizes.split(',').map(|size| size.parse().expect("--canaries takes numbers")).collect()
+        }
+        [] => vec![100, 300, 1000],
+        other => panic!("unknown arguments {other:?}: --canaries A,B,C is known"),
+    };
+    println!("| canaries | set-up, wall | virtual time | wall time | times faster | per canary |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for size in sizes {
+        let Figures { setup, simulated, wall } = measure(size);
+        println!(
+            "| {size} | {:.2} s | {} s | {:.2} s | {:.0} | {:.2} ms |",
+            setup.as_secs_f64(),
+            simulated.as_secs(),
+            wall.as_secs_f64(),
+            simulated.as_secs_f64() / wall.as_secs_f64(),
+            wall.as_secs_f64() * 1000.0 / f64::from(size),
+        );
+    }
+}
+
+struct Figures {
+    setup: Duration,
+    simulated: Duration,
+    wall: Duration,
+}
+
+fn measure(canaries: u32) -> Figures {
+    let epoch = "2026-03-17T11:00:00Z".parse().expect("a time");
+    run_simulated(epoch, |clock| async move {
+        let began = Instant::now();
+        let nodes = (3 * canaries).div_ceil(PODS_PER_NODE) + 1;
+        let mesh = MeshSpec {
+            control_plane: CLUSTER.into(),
+            data: vec![CLUSTER.into()],
+            telemetry: Telemetry::Milliseconds,
+            proxy: None,
+        };
+        let spec = WorldSpec {
+            clusters: vec![ClusterSpec { name: CLUSTER.into(), nodes, role: Role::Data }],
+            mesh: Some(mesh),
+            loopback: None,
+        };
+        let world = World::start(&spec, clock, Seed::new(1)).await.expect("the specification is in order");
+        let client = world.client(CLUSTER).expect("there is this cluster");
+        set_up(&client).await;
+        for number in 0..canaries {
+            create(&client, deployment(number)).await;
+            create(&client, canary(number)).await;
+        }
+        reach(&client, clock, Phase::Initialized, canaries).await;
+        let (released, began_release) = (clock.elapsed(), Instant::now());
+        let deployments = api(&client, "apps", "v1", "Deployment", "test");
+        for number in 0..canaries {
+            let patch = json!({"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}});
+            let patch = Patch::Merge(patch);
+            deployments.patch(&name(number), &PatchParams::default(), &patch).await.expect("it is there");
+        }
+        reach(&client, clock, Phase::Succeeded, canaries).await;
+        Figures {
+            setup: began_release - began,
+            simulated: clock.elapsed() - released,
+            wall: began_release.elapsed(),
+        }
+    })
+}
+
+/// Waits until all canaries are in a phase.
+async fn reach(client: &Client, clock: Clock, phase: Phase, canaries: u32) {
+    let canary_api: Api<Canary> = Api::all_with(client.clone(), &Default::default());
+    let limit = clock.elapsed() + Duration::from_secs(3600);
+    loop {
+        let all = canary_api.list(&ListParams::default()).await.expect("Canaries are defined").items;
+        let there = all.iter().filter(|one| one.status.as_ref().is_some_and(|status| status.phase == phase));
+        let there = there.count();
+        if there == canaries as usize {
+            return;
+        }
+        assert!(clock.elapsed() < limit, "after an hour {there} of {canaries} canaries are {phase:?}");
+        clock.sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// Flagger and Prometheus, which scrapes itself only: sidecars would be measured with it.
+async fn set_up(client: &Client) {
+    for namespace in ["test", "istio-system"] {
+        create(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
+            .await;
+    }
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/flagger/base/flagger.yaml");
+    let flagger = std::fs::read_to_string(manifests).expect("the manifest is there");
+    let definitions = crd::manifests::FLAGGER;
+    for text in definitions.split("\n---").chain(flagger.split("\n---")) {
+        let object: Value = serde_saphyr::from_str(text).expect("manifests are YAML");
+        create(client, object).await;
+    }
+    let config = "scrape_configs: [{job_name: itself, static_configs: [{targets: ['localhost:9090']}]}]";
+    create(
+        client,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prometheus", "namespace": "istio-system"},
+            "data": {"prometheus.yml": config}}),
+    )
+    .await;
+    create(
+        client,
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "prometheus", "namespace": "istio-system"},
+            "spec": {"selector": {"app": "prometheus"}, "ports": [{"port": 9090}]}}),
+    )
+    .await;
+    let container = json!({"name": "prometheus", "image": "prom/prometheus:v2.53.0",
+        "args": ["--config.file=/etc/prometheus/prometheus.yml"], "ports": [{"containerPort": 9090}],
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/prometheus"}]});
+    create(
+        client,
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "prometheus", "namespace": "istio-system"},
+            "spec": {"selector": {"matchLabels": {"app": "prometheus"}}, "template": {
+                "metadata": {"labels": {"app": "prometheus"}},
+                "spec": {"containers": [container],
+                    "volumes": [{"name": "config", "configMap": {"name": "prometheus"}}]}}}}),
+    )
+    .await;
+}
+
+fn name(number: u32) -> String {
+    format!("app-{number:04}")
+}
+
+fn deployment(number: u32) -> Value {
+    let name = name(number);
+    let container = json!({"name": "podinfod", "image": "ghcr.io/stefanprodan/podinfo:6.0.0",
+        "command": ["./podinfo", "--port=9898"], "ports": [{"name": "http", "containerPort": 9898}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9898}}});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "test", "labels": {"app": name}},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}}})
+}
+
+/// Five steps, each with a query.
+fn canary(number: u32) -> Value {
+    let name = name(number);
+    json!({"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": {"name": name, "namespace": "test"},
+    "spec": {
+        "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "service": {"port": 9898},
+        "analysis": {"interval": format!("{INTERVAL}s"), "threshold": 5, "maxWeight": 50, "stepWeight": 10,
+            "metrics": [{"name": "share", "query": "vector(99.5)", "thresholdRange": {"min": 99}}]},
+    }})
+}
+
+fn api(client: &Client, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match kind {
+        "Namespace" | "ClusterRoleBinding" | "CustomResourceDefinition" => {
+            Api::all_with(client.clone(), &resource)
+        }
+        _ => Api::namespaced_with(client.clone(), namespace, &resource),
+    }
+}
+
+async fn create(client: &Client, object: Value) {
+    let version = object["apiVersion"].as_str().expect("an apiVersion");
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let kind = object["kind"].as_str().expect("a kind");
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let api = api(client, group, version, kind, namespace);
+    let object = serde_json::from_value(object).expect("an object");
+    api.create(&PostParams::default(), &object).await.expect("the server takes it");
+}
