@@ -101,7 +101,8 @@ mod tests {
             "metadata": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}
         }))
         .unwrap();
-        let pods = vec![Arc::new(pod); 2];
+        let pod = Arc::new(pod);
+        let pods = vec![Arc::clone(&pod), pod];
         let check = |target: serde_json::Value, figure: f64, expected: i32| {
             let source = json!({"metric": {"name": "queue"}, "target": target});
             let source: ExternalMetricSource = serde_json::from_value(source).unwrap();
