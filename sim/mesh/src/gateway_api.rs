@@ -55,7 +55,7 @@ pub(crate) fn rules(route: &GatewayRoute, gateways: &[Arc<ApiGateway>]) -> (Vec<
     let mut status = GatewayRouteStatus::default();
     let mut routes: Vec<Arc<Route>> =
         route.spec.rules.iter().flat_map(|rule| converted(route, rule)).collect();
-    routes.sort_by(|one, other| one.precedence.cmp(&other.precedence));
+    routes.sort_by_key(|route| route.precedence);
     for parent in &route.spec.parent_refs {
         let attached = attach(route, parent, gateways);
         if let Some(answer) = answer(route, parent, &attached) {
