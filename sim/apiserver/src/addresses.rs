@@ -64,6 +64,19 @@ impl Addresses {
         Ok(())
     }
 
+    /// Marks what a Service has as taken.
+    pub(crate) fn restore(&mut self, service: &Value) {
+        if let Some(host) = service["spec"]["clusterIP"].as_str().and_then(|ip| self.host(ip)) {
+            self.taken.insert(host);
+        }
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+        for port in ports.filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok()) {
+            if NODE_PORTS.contains(&port) && port >= self.next_port {
+                self.next_port = if port == *NODE_PORTS.end() { *NODE_PORTS.start() } else { port + 1 };
+            }
+        }
+    }
+
     /// Takes back the address of a Service that is gone.
     pub(crate) fn release(&mut self, service: &Value) {
         if let Some(host) = service["spec"]["clusterIP"].as_str().and_then(|ip| self.host(ip)) {

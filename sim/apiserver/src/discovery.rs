@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::openapi;
+use crate::openapi_v2;
 use crate::resource::{Resource, Version};
 use crate::server::answered;
 use crate::store::Store;
@@ -47,7 +48,7 @@ pub(crate) fn answer(store: &Store, path: &str, accept: &str, metrics: bool) -> 
         }
         ["api", version] => resources(store, "", version, metrics)?,
         ["apis", group, version] => resources(store, group, version, metrics)?,
-        ["openapi", "v2"] => return Some(openapi::v2(accept)),
+        ["openapi", "v2"] => return Some(openapi_v2::answer(store, accept)),
         ["openapi", "v3"] => openapi::v3_index(store),
         ["openapi", "v3", path @ ..] => openapi::v3(store, path)?,
         _ => return None,
@@ -63,11 +64,15 @@ fn version() -> Value {
 /// Groups with their served versions, preferred first.
 fn groups(store: &Store, metrics: bool) -> BTreeMap<String, Vec<String>> {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for collection in store.collections.values().filter(|found| !found.resource.group.is_empty()) {
-        let versions = groups.entry(collection.resource.group.clone()).or_default();
-        for version in collection.resource.versions.iter().filter(|version| version.served) {
-            if !versions.contains(&version.name) {
-                versions.push(version.name.clone());
+    for resource in store.collections.values().map(|collection| &collection.resource) {
+        for version in resource.versions.iter().filter(|version| version.served) {
+            let (group, version) = resource.served_as(version);
+            if group.is_empty() {
+                continue;
+            }
+            let versions = groups.entry(group.to_owned()).or_default();
+            if !versions.iter().any(|known| known == version) {
+                versions.push(version.to_owned());
             }
         }
     }
@@ -93,9 +98,7 @@ fn entries(store: &Store, group: &str, version: &str, metrics: bool) -> Vec<Valu
     let mut entries = Vec::new();
     for collection in store.collections.values() {
         let resource = &collection.resource;
-        if resource.group == group
-            && let Some(version) = resource.version(version).filter(|version| version.served)
-        {
+        if let Some(version) = resource.serving(group, version) {
             entries.extend(entries_of(resource, version));
         }
     }

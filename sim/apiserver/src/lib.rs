@@ -9,10 +9,11 @@
 //! protobuf; answers are JSON.
 //!
 //! Not done: webhooks that are configured as objects (an [`Admission`] hook stands for them), conversion between CRD
-//! versions, CEL rules in schemas.
+//! versions by a webhook, CEL rules in schemas.
 
 mod addresses;
 mod autoscaling;
+mod backlog;
 mod body;
 mod custom;
 mod decode;
@@ -20,11 +21,13 @@ mod defaults;
 mod delete;
 mod discovery;
 mod disruption;
+mod events;
 mod failure;
 pub mod jsonpath;
 pub mod managed_fields;
 mod metrics;
 mod openapi;
+mod openapi_v2;
 pub mod patch;
 mod protobuf;
 mod rbac;
@@ -36,6 +39,7 @@ mod scale;
 pub mod selector;
 mod server;
 mod shape;
+mod snapshot;
 mod store;
 pub mod structural;
 pub mod table;

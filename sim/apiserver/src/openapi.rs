@@ -1,42 +1,26 @@
 //! OpenAPI documents: what `kubectl apply` checks with and `kubectl explain` prints.
 //!
 //! Version 3 has a document per group and version: the built-in kinds' schemas are made from their messages (see
-//! [`crate::protobuf`]), custom ones are those of their definitions. Version 2 is an empty document, which every client
-//! takes for "no schema known" and leaves validation to the server.
+//! [`crate::protobuf`]), custom ones are those of their definitions. Version 2 is made from it: [`crate::openapi_v2`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::body::Body;
 use crate::protobuf::schema::{Kind, Presence, Schema};
 use crate::resource::{Resource, Version};
-use crate::server::answered;
 use crate::store::Store;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-const GROUP_VERSION_KIND: &str = "x-kubernetes-group-version-kind";
+pub(crate) const GROUP_VERSION_KIND: &str = "x-kubernetes-group-version-kind";
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
-
-/// `/openapi/v2`.
-pub(crate) fn v2(accept: &str) -> Response<Body> {
-    if accept.contains("protobuf") {
-        let mut answer = answered(StatusCode::OK, Vec::new());
-        answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(V2_PROTOBUF));
-        return answer;
-    }
-    let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": crate::discovery::GIT_VERSION},
-        "paths": {}, "definitions": {}});
-    answered(StatusCode::OK, document.to_string())
-}
 
 /// `/openapi/v3`: the documents' addresses. Their hashes change with their content.
 pub(crate) fn v3_index(store: &Store) -> Value {
     let mut paths: BTreeMap<String, Value> = BTreeMap::new();
     for resource in store.collections.values().map(|collection| &collection.resource) {
         for version in resource.versions.iter().filter(|version| version.served) {
-            let path = path_of(&resource.group, &version.name);
+            let (group, version) = resource.served_as(version);
+            let path = path_of(group, version);
             let hash = hash(store, &resource.group);
             let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -53,13 +37,23 @@ pub(crate) fn v3(store: &Store, path: &[&str]) -> Option<Value> {
         _ => return None,
     };
     let mut document = Document::default();
-    for collection in store.collections.values().filter(|collection| collection.resource.group == group) {
-        let resource = &collection.resource;
-        if let Some(version) = resource.version(version).filter(|version| version.served) {
+    for resource in store.collections.values().map(|collection| &collection.resource) {
+        if let Some(version) = resource.serving(group, version) {
             document.add(store, resource, version);
         }
     }
     (!document.paths.is_empty()).then(|| document.finish())
+}
+
+/// Paths and schemas of everything that is served.
+pub(crate) fn all(store: &Store) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
+    let mut document = Document::default();
+    for resource in store.collections.values().map(|collection| &collection.resource) {
+        for version in resource.versions.iter().filter(|version| version.served) {
+            document.add(store, resource, version);
+        }
+    }
+    (document.paths, document.schemas)
 }
 
 fn path_of(group: &str, version: &str) -> String {
@@ -86,8 +80,9 @@ struct Document {
 
 impl Document {
     fn add(&mut self, store: &Store, resource: &Resource, version: &Version) {
-        let identity = json!({"group": resource.group, "version": version.name, "kind": resource.kind});
-        let prefix = format!("/{}", path_of(&resource.group, &version.name));
+        let (group, proper) = resource.served_as(version);
+        let identity = json!({"group": group, "version": proper, "kind": resource.kind});
+        let prefix = format!("/{}", path_of(group, proper));
         let collection = if resource.namespaced {
             format!("{prefix}/namespaces/{{namespace}}/{}", resource.plural)
         } else {
@@ -196,7 +191,7 @@ impl Document {
 }
 
 /// `k8s.io.api.apps.v1.Deployment` as OpenAPI documents name it: `io.k8s.api.apps.v1.Deployment`.
-fn schema_name(message: &str) -> String {
+pub(crate) fn schema_name(message: &str) -> String {
     match message.strip_prefix("k8s.io.") {
         Some(rest) => format!("io.k8s.{rest}"),
         None => message.to_owned(),

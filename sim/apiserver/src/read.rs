@@ -11,6 +11,7 @@ use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::events;
 use crate::failure::Failure;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::server::{Call, State, answered};
@@ -71,6 +72,9 @@ pub(crate) fn selection(call: &Call<'_>) -> Result<Selection, Failure> {
         Some(text) => FieldSelector::parse(text).map_err(Failure::bad_request)?,
         None => FieldSelector::default(),
     };
+    if call.version.name == events::VERSION {
+        fields = fields.renamed(events::core_field);
+    }
     for term in fields.terms() {
         if !is_selectable(call, &term.field) {
             return Err(Failure::bad_request(format!(

@@ -34,6 +34,7 @@ pub(crate) struct ScalePaths {
 /// One version of a resource.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
+    /// `v1`; with a group in front (`events.k8s.io/v1`) if this version is served in another group than the resource's.
     pub name: String,
     pub served: bool,
     pub status: bool,
@@ -87,6 +88,16 @@ impl Resource {
         self.versions.iter().find(|version| version.name == name)
     }
 
+    /// The group and the version proper that one of the versions is served as.
+    pub(crate) fn served_as<'a>(&'a self, version: &'a Version) -> (&'a str, &'a str) {
+        version.name.split_once('/').unwrap_or((&self.group, &version.name))
+    }
+
+    /// The version that is served as this group and version.
+    pub(crate) fn serving(&self, group: &str, version: &str) -> Option<&Version> {
+        self.versions.iter().find(|found| found.served && self.served_as(found) == (group, version))
+    }
+
     /// The version that objects are kept in.
     pub(crate) fn stored(&self) -> &Version {
         self.version(&self.storage).expect("the storage version is one of the versions")
@@ -122,7 +133,7 @@ use Generation::{None as Never, Spec, SpecAndAnnotations};
 const BUILT_IN: &[Row] = &[
     ("", &["v1"], "configmaps", "ConfigMap", true, &["cm"], false, NONE, Never),
     ("", &["v1"], "endpoints", "Endpoints", true, &["ep"], false, NONE, Never),
-    ("", &["v1"], "events", "Event", true, &["ev"], false, NONE, Never),
+    ("", &["v1", crate::events::VERSION], "events", "Event", true, &["ev"], false, NONE, Never),
     ("", &["v1"], "limitranges", "LimitRange", true, &["limits"], false, NONE, Never),
     ("", &["v1"], "namespaces", "Namespace", false, &["ns"], false, STATUS, Never),
     ("", &["v1"], "nodes", "Node", false, &["no"], false, STATUS, Never),

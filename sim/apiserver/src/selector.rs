@@ -472,6 +472,16 @@ impl FieldSelector {
         &self.terms
     }
 
+    /// The same selector with fields renamed, where `name` knows another one.
+    pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> FieldSelector {
+        for term in &mut self.terms {
+            if let Some(name) = name(&term.field) {
+                term.field = name;
+            }
+        }
+        self
+    }
+
     /// Whether every object matches.
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()

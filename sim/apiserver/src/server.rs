@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::addresses::Addresses;
 use crate::body::Body;
 use crate::discovery;
+use crate::events;
 use crate::failure::Failure;
 use crate::metrics::{self, Metrics};
 use crate::rbac;
@@ -60,8 +61,8 @@ pub struct LogQuery {
     pub container: Option<String>,
     /// Whether to go on with what is printed later.
     pub follow: bool,
-    /// Whether the log of the container's last run is meant.
-    pub previous: bool,
+    /// The id of the container's run whose log is meant, as the pod's status has it; all runs' without.
+    pub container_id: Option<String>,
     /// At most that many of the lines so far.
     pub tail: Option<usize>,
     /// Only lines that are younger.
@@ -115,8 +116,11 @@ pub enum Purpose {
         /// The command and its arguments.
         command: Vec<String>,
     },
-    /// To join a container's process.
-    Attach,
+    /// To see what a container (the pod's first without a name) prints from now on.
+    Attach {
+        /// The container.
+        container: Option<String>,
+    },
     /// To reach the pod's ports, named here by some clients only.
     PortForward {
         /// The ports.
@@ -311,7 +315,15 @@ impl ApiServer {
         ClientService { server: self.clone(), user: Arc::new(User::administrator(user)) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn service_cidr(&self) -> [u8; 2] {
+        self.0.options.service_cidr
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.0.options.seed
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0.state)
     }
 
@@ -337,7 +349,7 @@ impl ApiServer {
                 container: parameters.get("container").map(str::to_owned),
                 command: parameters.all("command").map(str::to_owned).collect(),
             },
-            "attach" => Purpose::Attach,
+            "attach" => Purpose::Attach { container: parameters.get("container").map(str::to_owned) },
             _ => Purpose::PortForward {
                 ports: parameters
                     .all("ports")
@@ -496,6 +508,7 @@ impl ApiServer {
             let answer = metrics::answer(&state.store, &*measured, target, parameters, clock.now())?;
             return Ok(answered(StatusCode::OK, answer.to_string()));
         }
+        let target = &*events::in_core(target);
         let collection = resource::qualified(&target.plural, &target.group);
         let resource = state
             .store
@@ -537,11 +550,11 @@ impl ApiServer {
         match (target.plural.as_str(), target.subresource.as_deref()) {
             ("pods", Some("log")) if *method == Method::GET => {
                 let place = call.place(call.name()?);
-                if state.store.get(&place).is_none() {
+                let Some(pod) = state.store.get(&place).cloned() else {
                     return Err(Failure::not_found(&resource, call.name()?));
-                }
+                };
                 drop(state);
-                self.pod_log(&call)
+                self.pod_log(&call, &pod.value)
             }
             ("pods", Some("binding")) if *method == Method::POST => write::bind(&mut state, &call, clock),
             ("pods", Some("eviction")) if *method == Method::POST => write::evict(&mut state, &call, clock),
@@ -572,14 +585,16 @@ impl ApiServer {
         lock(&self.0.admission).clone()
     }
 
-    fn pod_log(&self, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    fn pod_log(&self, call: &Call<'_>, pod: &Value) -> Result<Response<Body>, Failure> {
         let logs = lock(&self.0.pod_logs).clone();
         let namespace = call.target.namespace.as_deref().unwrap_or_default();
         let parameters = call.parameters;
+        let container = parameters.get("container");
         let query = LogQuery {
-            container: parameters.get("container").map(str::to_owned),
+            container: container.map(str::to_owned),
             follow: parameters.is_true("follow"),
-            previous: parameters.is_true("previous"),
+            container_id: run_of(pod, container, parameters.is_true("previous"))
+                .map_err(Failure::bad_request)?,
             tail: parameters.number("tailLines")?.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
             since: parameters.number("sinceSeconds")?.map(Duration::from_secs),
             timestamps: parameters.is_true("timestamps"),
@@ -591,6 +606,35 @@ impl ApiServer {
         let mut answer = Response::new(body);
         answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
         Ok(answer)
+    }
+}
+
+/// The id of the run whose log is meant: the container's current or newest one, or with `previous` the one before it.
+/// `None` if the pod's status says nothing.
+fn run_of(pod: &Value, container: Option<&str>, previous: bool) -> Result<Option<String>, String> {
+    let status = &pod["status"];
+    let statuses = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    let mut statuses = statuses.iter().filter_map(|list| status[*list].as_array()).flatten();
+    let found = match container {
+        Some(name) => statuses.find(|status| status["name"] == name),
+        None => statuses.next(),
+    };
+    let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let id = |state: &Value| state["containerID"].as_str().map(str::to_owned);
+    let last = found.map(|found| &found["lastState"]["terminated"]).filter(|last| last.is_object());
+    if previous {
+        let name = found.and_then(|found| found["name"].as_str()).or(container).unwrap_or_default();
+        let none = || format!("previous terminated container {name:?} in pod {pod:?} not found");
+        return last.and_then(id).map(Some).ok_or_else(none);
+    }
+    let Some(found) = found else { return Ok(None) };
+    match (&found["state"]["waiting"], last) {
+        (Value::Null, _) => Ok(id(found)),
+        (_, Some(last)) => Ok(id(last)),
+        (waiting, None) => {
+            let (name, reason) = (&found["name"], waiting["reason"].as_str().unwrap_or_default());
+            Err(format!("container {name} in pod {pod:?} is waiting to start: {reason}"))
+        }
     }
 }
 

@@ -8,16 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
+use crate::backlog::{Backlog, Feed, backlog};
 use crate::failure::Failure;
 use crate::resource::Resource;
 
 /// How many changes of one resource a new watch can still be told of; older ones give `410 Expired`.
 const HISTORY_MAX: usize = 512;
-
-/// How many changes a watch may be behind before it is ended.
-const WATCH_BACKLOG_MAX: usize = 8192;
 
 /// Namespace (empty for cluster-scoped objects) and name.
 pub(crate) type Key = (String, String);
@@ -50,12 +47,12 @@ pub(crate) struct Event {
     pub removed: bool,
 }
 
-/// What a new watch missed, and the channel of what is to come.
-pub(crate) type Subscription = (Vec<Arc<Event>>, mpsc::Receiver<Arc<Event>>);
+/// What a new watch missed, and what is to come.
+pub(crate) type Subscription = (Vec<Arc<Event>>, Backlog);
 
 struct Watcher {
     namespace: Option<String>,
-    events: mpsc::Sender<Arc<Event>>,
+    events: Feed,
 }
 
 /// All objects of one resource.
@@ -195,8 +192,27 @@ impl Store {
         Some(last)
     }
 
-    /// Watches a collection from after `from`, or from now on: changes that history has, and the channel of those to
-    /// come.
+    /// Takes over other resources and objects, which have their resourceVersions, in place of all that is there. All
+    /// watches end, and none can begin before `version`.
+    pub(crate) fn load(
+        &mut self,
+        resources: impl IntoIterator<Item = Arc<Resource>>,
+        objects: Vec<(Place, Value)>,
+        version: u64,
+    ) {
+        *self = Store { version, ..Store::new() };
+        for resource in resources {
+            self.serve(resource);
+        }
+        for (place, object) in objects {
+            self.link(&place, &object);
+            if let Some(collection) = self.collections.get_mut(&place.collection) {
+                collection.objects.insert(place.key, Stored::new(object));
+            }
+        }
+    }
+
+    /// Watches a collection from after `from`, or from now on: changes that history has, and those to come.
     pub(crate) fn watch(
         &mut self,
         collection: &str,
@@ -216,9 +232,9 @@ impl Store {
             .into_iter()
             .filter(|event| namespace.is_none_or(|namespace| event.namespace() == namespace))
             .collect();
-        let (events, receiver) = mpsc::channel(WATCH_BACKLOG_MAX);
+        let (events, to_come) = backlog();
         collection.watchers.push(Watcher { namespace: namespace.map(str::to_owned), events });
-        Ok((missed, receiver))
+        Ok((missed, to_come))
     }
 
     /// Ends all watches, as a restart of the server or a broken connection would.
@@ -234,8 +250,7 @@ impl Store {
             self.collections.get_mut(&place.collection).expect("the caller found the collection");
         collection.watchers.retain(|watcher| match &watcher.namespace {
             Some(namespace) if *namespace != place.key.0 => !watcher.events.is_closed(),
-            // A full channel is a client that does not read: its watch ends, and it may come back.
-            _ => watcher.events.try_send(Arc::clone(&event)).is_ok(),
+            _ => watcher.events.send(&event),
         });
         collection.history.push_back(event);
         if collection.history.len() > HISTORY_MAX

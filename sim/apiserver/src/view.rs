@@ -8,6 +8,7 @@ use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::autoscaling;
+use crate::events;
 use crate::resource::Resource;
 use crate::store::Stored;
 
@@ -173,6 +174,9 @@ pub(crate) fn from_storage(resource: &Resource, version: &str, object: &Value) -
     if resource.kind == "HorizontalPodAutoscaler" && resource.group == "autoscaling" {
         autoscaling::from_v2(version, &mut object);
     }
+    if version == events::VERSION {
+        events::from_core(&mut object);
+    }
     object["apiVersion"] = json!(resource.api_version(version));
     object
 }
@@ -182,6 +186,9 @@ pub(crate) fn to_storage(resource: &Resource, version: &str, object: &mut Value)
     if version != resource.storage {
         if resource.kind == "HorizontalPodAutoscaler" && resource.group == "autoscaling" {
             autoscaling::to_v2(version, object)?;
+        }
+        if version == events::VERSION {
+            events::to_core(object);
         }
         object["apiVersion"] = json!(resource.api_version(&resource.storage));
     }

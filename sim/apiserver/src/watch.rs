@@ -9,8 +9,8 @@ use clock::Clock;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use serde_json::json;
-use tokio::sync::mpsc;
 
+use crate::backlog::Backlog;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::store::{Event, Stored};
 use crate::view::View;
@@ -49,7 +49,7 @@ pub(crate) struct Watch {
     /// Whether a bookmark marks the end of `initial`.
     pub marks_initial_end: bool,
     pub missed: Vec<Arc<Event>>,
-    pub events: mpsc::Receiver<Arc<Event>>,
+    pub events: Backlog,
     pub bookmarks: bool,
     pub timeout: Option<Duration>,
 }
@@ -131,7 +131,7 @@ impl Streaming {
             let until = self.bookmark_due.map_or(self.ends, |due| due.min(self.ends));
             let clock = self.watch.clock;
             tokio::select! { biased;
-                event = self.watch.events.recv() => match event {
+                event = self.watch.events.next() => match event {
                     Some(event) => {
                         self.last_version = event.version;
                         self.ready.extend(self.watch.line(&event));

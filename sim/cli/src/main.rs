@@ -52,6 +52,9 @@ enum Command {
     /// Show the addresses of a running testbed.
     #[cfg(feature = "live")]
     Status(up::DirArguments),
+    /// Save the state of a running testbed, for `coalmine up --from`.
+    #[cfg(feature = "live")]
+    Snapshot(up::SnapshotArguments),
     /// End a running testbed.
     #[cfg(feature = "live")]
     Down(up::DirArguments),
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
         Command::Up(arguments) => up::up(&arguments),
         #[cfg(feature = "live")]
         Command::Status(arguments) => up::status(&arguments),
+        #[cfg(feature = "live")]
+        Command::Snapshot(arguments) => up::snapshot(&arguments),
         #[cfg(feature = "live")]
         Command::Down(arguments) => up::down(&arguments),
         Command::Schema => {

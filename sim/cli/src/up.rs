@@ -1,4 +1,4 @@
-//! `coalmine up`, `coalmine status`, `coalmine down`.
+//! `coalmine up`, `coalmine status`, `coalmine snapshot`, `coalmine down`.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Args;
-use local::{Local, Options, STATE_FILE, Setup, State};
+use local::{Local, Options, STATE_FILE, Setup, Snapshot, State};
 use testbed::scenario::Loaded;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,6 +47,9 @@ pub struct UpArguments {
     /// Enforce role-based access control.
     #[arg(long)]
     rbac: bool,
+    /// Begin with a state that `coalmine snapshot` saved, instead of the testbed file's steps.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// Leave the folder behind.
     #[arg(long)]
     keep: bool,
@@ -61,6 +64,16 @@ pub struct DirArguments {
     /// The folder of the running testbed.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+}
+
+/// Which testbed is saved, and where.
+#[derive(Debug, Args)]
+pub struct SnapshotArguments {
+    #[command(flatten)]
+    testbed: DirArguments,
+    /// The file to write.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -94,6 +107,7 @@ fn stay(arguments: &UpArguments) -> Result<(), Vec<String>> {
         seed: arguments.seed,
         rbac: arguments.rbac,
         dir: arguments.dir.clone(),
+        from: arguments.from.as_deref().map(Snapshot::read).transpose().map_err(one)?,
         keep: arguments.keep,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(one)?;
@@ -176,6 +190,11 @@ fn announce(state: &State) {
     output::line(&format!("  export KUBECONFIG={}", state.kubeconfig));
     for cluster in &state.clusters {
         output::line(&format!("  {:<12} {}", cluster.name, cluster.server));
+    }
+    for (cluster, dns) in
+        state.clusters.iter().filter_map(|cluster| Some((&cluster.name, cluster.dns.as_ref()?)))
+    {
+        output::line(&format!("  {:<12} {dns} ({cluster})", "dns"));
     }
     for repository in &state.repositories {
         output::line(&format!("  {:<12} {} (in the testbed {})", "git", repository.clone, repository.url));
@@ -262,6 +281,38 @@ pub fn status(arguments: &DirArguments) -> ExitCode {
     }
 }
 
+/// Runs `coalmine snapshot`.
+pub fn snapshot(arguments: &SnapshotArguments) -> ExitCode {
+    let file = &arguments.file;
+    let saved = read(&arguments.testbed.dir).and_then(|state| {
+        let answer = request(&state, "POST", "/snapshot")?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        save(file, body).map_err(|error| format!("cannot write {}: {error}", file.display()))
+    });
+    match saved {
+        Ok(()) => {
+            output::line(&format!("saved to {}; it holds the testbed's Secrets", file.display()));
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            output::problem(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn save(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = file.with_file_name(name);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&new)?.write_all(text.as_bytes())?;
+    std::fs::rename(&new, file)
+}
+
 /// Runs `coalmine down`.
 pub fn down(arguments: &DirArguments) -> ExitCode {
     let file = arguments.dir.join(STATE_FILE);
@@ -326,6 +377,9 @@ fn request(state: &State, method: &str, path: &str) -> Result<String, String> {
     let answer = ask().map_err(|error| format!("{host}: {error}"))?;
     match answer.split(' ').nth(1) {
         Some("200") => Ok(answer),
-        code => Err(format!("{host} answered {}", code.unwrap_or("nothing"))),
+        code => {
+            let why = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim_end());
+            Err(format!("{host} answered {}: {why}", code.unwrap_or("nothing")))
+        }
     }
 }

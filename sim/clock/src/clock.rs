@@ -46,6 +46,14 @@ impl Clock {
         Clock { epoch: Timestamp::now(), origin: Instant::now(), speed }
     }
 
+    /// A clock that reads `epoch` now and advances `speed` times as fast as real time: it goes on where another one was.
+    ///
+    /// # Panics
+    /// As [`Clock::live`].
+    pub fn live_from(epoch: Timestamp, speed: f64) -> Self {
+        Clock { epoch, ..Clock::live(speed) }
+    }
+
     /// The current time of the run.
     pub fn now(&self) -> Timestamp {
         self.epoch

@@ -9,15 +9,24 @@ const CLUSTER_DOMAIN: &str = ".svc.cluster.local";
 /// How long a chain of ExternalNames may be.
 const ALIASES_MAX: usize = 8;
 
-/// Looks a name up as a pod of `namespace` does: `web`, `web.test`, `web.test.svc`, `web.test.svc.cluster.local`, each
-/// with a pod's hostname before it. The outer `None` is no such Service, the inner error an ExternalName that leads out
-/// of the cluster. `pick` chooses among a headless Service's addresses.
+/// Looks a name up as a pod of `namespace` does, and takes one of its addresses, which `pick` chooses.
 pub(crate) fn lookup(
     table: &Table,
     namespace: &str,
     host: &str,
     pick: impl Fn(usize) -> usize,
 ) -> Option<Result<IpAddr, String>> {
+    Some(addresses(table, namespace, host)?.map(|found| match found.as_slice() {
+        [only] => *only,
+        several => several[pick(several.len())],
+    }))
+}
+
+/// All addresses of a name as a pod of `namespace` sees it: `web`, `web.test`, `web.test.svc`,
+/// `web.test.svc.cluster.local`, each with a pod's hostname before it; several for a headless Service, never none. The
+/// outer `None` is no such Service, or a headless one without pods, the inner error an ExternalName that leads out of
+/// the cluster.
+pub(crate) fn addresses(table: &Table, namespace: &str, host: &str) -> Option<Result<Vec<IpAddr>, String>> {
     let mut name = Cow::Borrowed(host.trim_end_matches('.'));
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         name = Cow::Owned(name.to_ascii_lowercase());
@@ -27,14 +36,11 @@ pub(crate) fn lookup(
             return (alias > 0).then(|| Err(name.into_owned()));
         };
         match found {
-            Found::Pod(ip) => return Some(Ok(ip)),
+            Found::Pod(ip) => return Some(Ok(vec![ip])),
             Found::Service(entry) => match (&entry.external_name, entry.cluster_ip) {
                 (Some(target), _) => name = Cow::Owned(target.trim_end_matches('.').to_owned()),
-                (None, Some(ip)) => return Some(Ok(ip)),
-                (None, None) => {
-                    let addresses = &entry.addresses;
-                    return (!addresses.is_empty()).then(|| Ok(addresses[pick(addresses.len())]));
-                }
+                (None, Some(ip)) => return Some(Ok(vec![ip])),
+                (None, None) => return (!entry.addresses.is_empty()).then(|| Ok(entry.addresses.clone())),
             },
         }
     }

@@ -27,6 +27,7 @@ pub use controllers::{
     ControllerOptions, EventRecorder, ExternalMetrics, PodCpu, PodMetrics, reference,
     start as start_controllers,
 };
+pub use kubelet::run_of_container;
 pub use registry::{Image, Registry};
 pub use wire::Wire;
 

@@ -241,6 +241,18 @@ impl Wire {
         self.state().hosts.insert(host.to_owned(), ip);
     }
 
+    /// The addresses of a name in a cluster's DNS, as a pod of `namespace` sees it; none if there is no such name.
+    pub fn addresses(&self, cluster: &str, namespace: &str, host: &str) -> Vec<IpAddr> {
+        let table = self.join(cluster).services.table();
+        let public =
+            |host: &str| self.state().hosts.get(host.trim_end_matches('.')).copied().into_iter().collect();
+        match dns::addresses(&table, namespace, host) {
+            Some(Ok(found)) => found,
+            Some(Err(alias)) => public(&alias),
+            None => public(host),
+        }
+    }
+
     /// Cuts the network between two clusters (`outside` stands for everything outside), both ways.
     pub fn cut(&self, one: &str, other: &str) {
         self.state().cuts.insert(pair(one, other));

@@ -178,6 +178,7 @@ impl Fixture {
             pod: "argocd-0".into(),
             workload: "argocd".into(),
             container: "argocd-application-controller".into(),
+            run: 0,
         };
         let tasks = Tasks::default();
         let context = Context {

@@ -157,7 +157,9 @@ async fn answer(
     {
         let query = head.uri.query().unwrap_or_default();
         return Ok(match wanted {
-            Ok(wanted) => upgrade::answer(&head.headers, query, upgraded, wanted, door.pods.clone()),
+            Ok(wanted) => {
+                upgrade::answer(&head.headers, query, upgraded, wanted, &door.api, door.pods.clone())
+            }
             Err(failure) => refused(&failure),
         });
     }

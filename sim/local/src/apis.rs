@@ -69,6 +69,7 @@ impl Apis {
                 server: context.server.clone(),
                 kubeconfig: file.display().to_string(),
                 token: context.token.unwrap_or_default().to_owned(),
+                dns: None,
             });
         }
         Ok(Apis { serving, clusters })

@@ -1,13 +1,15 @@
 //! The local provider: a testbed on sockets of this machine, in real time.
 //!
 //! API servers answer over HTTPS; every pod and Service really listens on its address in 127.0.0.0/8, in front of the
-//! in-memory network that the programs use; repositories can be cloned and pushed to over HTTP; a status page shows
-//! what goes on. Everything ends, and every file is removed, when [`Local`] is dropped.
+//! in-memory network that the programs use; a DNS server per cluster knows their names; repositories can be cloned and
+//! pushed to over HTTP; a status page shows what goes on. Everything ends, and every file is removed, when [`Local`] is dropped.
 
 mod apis;
+mod dns;
 mod folder;
 mod git;
 mod pods;
+mod snapshot;
 mod sockets;
 mod status;
 
@@ -22,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 pub use folder::{Folder, STATE_FILE};
+pub use snapshot::Snapshot;
 pub use status::{Cluster, Forwarded, Repository, Setup, State};
 
 use apis::Apis;
@@ -40,6 +43,8 @@ pub struct Options {
     pub rbac: bool,
     /// Where kubeconfigs and `testbed.json` go; a temporary folder without one.
     pub dir: Option<PathBuf>,
+    /// The state to begin with, instead of the file's steps.
+    pub from: Option<Snapshot>,
     /// Whether the folder stays when the testbed ends.
     pub keep: bool,
 }
@@ -52,6 +57,8 @@ const PLACE_PORT: u16 = 6440;
 /// A running testbed.
 pub struct Local<'a> {
     session: Session<'a>,
+    /// Whether the file's steps were carried out before the snapshot that it began with.
+    restored: bool,
     status: Arc<StatusPage>,
     /// Says that somebody wants the testbed to end.
     stopping: Arc<Notify>,
@@ -77,15 +84,31 @@ impl<'a> Local<'a> {
     /// # Errors
     /// A sentence that names what is in the way and what to do.
     pub async fn open(loaded: &'a Loaded, options: &Options) -> Result<Local<'a>, String> {
-        let (place, place_number) = claim_place().await?;
+        if let Some(from) = &options.from {
+            from.check(loaded)?;
+        }
+        let (place, place_number) = claim_place(options.from.as_ref().map(|from| from.place)).await?;
         let folder = Folder::create(options.dir.as_deref(), options.keep)?;
-        let clock = Clock::live(options.speed);
+        let clock = match &options.from {
+            // Nothing that is saved may lie in the future.
+            Some(from) => Clock::live_from(from.time, options.speed),
+            None => Clock::live(options.speed),
+        };
         let session_options =
             SessionOptions { seed: options.seed, place: place_number, without: options.without.clone() };
         let session = Session::open(loaded, &session_options, clock, &folder.workspace()).await?;
         let world = session.world();
+        if let Some(from) = &options.from {
+            from.restore(world, folder.path())?;
+        }
         let tasks = Tasks::default();
+        let servers = dns::serve(world, place_number, &tasks).await;
         let apis = Apis::serve(world, &folder, options.rbac).await?;
+        let clusters = apis.clusters().into_iter().map(|cluster| {
+            let dns = servers.get(&cluster.name).and_then(|server| server.as_ref().ok());
+            Cluster { dns: dns.map(ToString::to_string), ..cluster }
+        });
+        let clusters = clusters.collect();
         let repositories = git::serve(world, loaded, &tasks).await?;
         let stopping = Arc::new(Notify::new());
         let status = StatusPage::open(
@@ -93,17 +116,27 @@ impl<'a> Local<'a> {
             options,
             &folder,
             Arc::clone(world),
-            (apis.clusters(), repositories),
+            (clusters, repositories),
+            (place_number, clock),
             Arc::clone(&stopping),
             &tasks,
         )
         .await?;
+        servers.into_values().filter_map(Result::err).for_each(|why| status.problem(why));
         let doors = Doors { tasks, _apis: apis };
         for cluster in world.clusters() {
             sockets::open(world, &cluster, clock, &doors.tasks, Arc::clone(&status));
         }
         status.write()?;
-        Ok(Local { session, status, stopping, _doors: doors, folder, _place: place })
+        Ok(Local {
+            session,
+            restored: options.from.is_some(),
+            status,
+            stopping,
+            _doors: doors,
+            folder,
+            _place: place,
+        })
     }
 
     /// Everything that a user needs to know, as in `testbed.json`.
@@ -116,7 +149,7 @@ impl<'a> Local<'a> {
     pub async fn live(&self, told: impl Fn(Result<(), String>)) {
         let mut traffic = std::pin::pin!(self.session.send_traffic());
         let done = tokio::select! { biased;
-            done = self.session.set_up() => done,
+            done = async { if self.restored { Ok(()) } else { self.session.set_up().await } } => done,
             failed = &mut traffic => Err(failed),
         };
         let done = done.map_err(|failure| format!("{}: {}", failure.place, failure.message));
@@ -147,13 +180,16 @@ impl Drop for Local<'_> {
 }
 
 /// Takes the first free place; whoever listens on its port has it, and a process that dies gives it back.
-async fn claim_place() -> Result<(TcpListener, u8), String> {
-    for place in 0..PLACES {
+async fn claim_place(only: Option<u8>) -> Result<(TcpListener, u8), String> {
+    for place in (0..PLACES).filter(|place| only.is_none_or(|only| only == *place)) {
         if let Ok(listener) =
             TcpListener::bind((std::net::Ipv4Addr::new(127, 254, place, 1), PLACE_PORT)).await
         {
             return Ok((listener, place));
         }
+    }
+    if only.is_some() {
+        return Err("the addresses of the snapshot's testbed are in use by a testbed that runs on this machine: end it with `coalmine down --dir DIR`".to_owned());
     }
     Err(format!(
         "{PLACES} testbeds run on this machine already, and there are addresses for no more: end one with `coalmine down --dir DIR`"

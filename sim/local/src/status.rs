@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use clock::Clock;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::Options;
 use crate::folder::{Folder, STATE_FILE};
+use crate::snapshot::Snapshot;
 
 /// How many log lines the page shows.
 const LINES: usize = 40;
@@ -34,6 +36,8 @@ pub struct Cluster {
     pub kubeconfig: String,
     /// An administrator's bearer token.
     pub token: String,
+    /// Where its DNS server listens, over UDP and TCP; control planes have none.
+    pub dns: Option<String>,
 }
 
 /// A repository.
@@ -119,6 +123,8 @@ pub(crate) struct StatusPage {
     write: Write,
     world: Arc<World>,
     stopping: Arc<Notify>,
+    place: u8,
+    clock: Clock,
 }
 
 impl StatusPage {
@@ -128,6 +134,7 @@ impl StatusPage {
         folder: &Folder,
         world: Arc<World>,
         (clusters, repositories): (Vec<Cluster>, Vec<Repository>),
+        (place, clock): (u8, Clock),
         stopping: Arc<Notify>,
         tasks: &Tasks,
     ) -> Result<Arc<StatusPage>, String> {
@@ -154,6 +161,8 @@ impl StatusPage {
             write: Box::new(move |text| writer.write(STATE_FILE, text).map(drop)),
             world,
             stopping,
+            place,
+            clock,
         });
         let served = Arc::clone(&page);
         let answer = move |request: Request<Bytes>, _| {
@@ -232,21 +241,36 @@ impl StatusPage {
                 }
                 respond(StatusCode::OK, "application/json", state.to_string())
             }
+            (&Method::POST, "/stop" | "/snapshot") if !self.is_owner(request) => {
+                respond(StatusCode::UNAUTHORIZED, "text/plain", "the token is wrong\n".to_owned())
+            }
+            (&Method::POST, "/snapshot") => match self.snapshot() {
+                Ok(text) => respond(StatusCode::OK, "application/json", text),
+                Err(why) => respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{why}\n")),
+            },
             (&Method::POST, "/stop") => {
-                let expected = format!("Bearer {}", self.lock().stop_token);
-                let given = request.headers().get(header::AUTHORIZATION);
-                if given.is_none_or(|given| given.as_bytes() != expected.as_bytes()) {
-                    return respond(
-                        StatusCode::UNAUTHORIZED,
-                        "text/plain",
-                        "the token is wrong\n".to_owned(),
-                    );
-                }
                 self.stopping.notify_one();
                 respond(StatusCode::OK, "text/plain", "stopping\n".to_owned())
             }
             _ => respond(StatusCode::NOT_FOUND, "text/plain", "there is / and /status.json\n".to_owned()),
         }
+    }
+
+    /// Whether a request carries the token of the folder's owner.
+    fn is_owner(&self, request: &Request<Bytes>) -> bool {
+        let expected = format!("Bearer {}", self.lock().stop_token);
+        let given = request.headers().get(header::AUTHORIZATION);
+        given.is_some_and(|given| given.as_bytes() == expected.as_bytes())
+    }
+
+    fn snapshot(&self) -> Result<String, String> {
+        let state = self.state();
+        if state.setup == Setup::Running {
+            return Err("the set-up is under way: take the snapshot when it is done".to_owned());
+        }
+        let urls: Vec<String> = state.repositories.into_iter().map(|repository| repository.url).collect();
+        let snapshot = Snapshot::take(&state.name, self.place, self.clock.now(), &self.world, &urls)?;
+        serde_json::to_string(&snapshot).map_err(|error| error.to_string())
     }
 
     async fn page(&self) -> String {

@@ -17,6 +17,8 @@ pub struct LogSource {
     pub workload: String,
     /// The container's name.
     pub container: String,
+    /// How often the container had been restarted before.
+    pub run: u32,
 }
 
 /// Where log lines go: the timeline of a run, `kubectl logs`.

@@ -14,6 +14,7 @@ fn outcome() -> Outcome {
         pod: "flagger-1".into(),
         workload: "flagger".into(),
         container: "flagger".into(),
+        run: 0,
     });
     let at = |seconds: &str| format!("2020-03-17T11:{seconds}Z").parse().unwrap();
     let line = r#"{"level":"info","msg":"Advance podinfo.test canary weight 10","canary":"podinfo.test"}"#;

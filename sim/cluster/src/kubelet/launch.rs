@@ -148,6 +148,7 @@ async fn configure(
             pod: pod.name.clone(),
             workload: identity.workload.clone(),
             container: container.name.clone(),
+            run: restarts,
         };
         let apis = (parts.apis)(&identity);
         return Context {

@@ -14,6 +14,8 @@ mod prober;
 mod status;
 mod volumes;
 
+pub use status::run_of_container;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};

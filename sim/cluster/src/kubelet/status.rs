@@ -204,7 +204,13 @@ impl PodState {
         let state = &self.containers[&container.name];
         let image = container.image.clone().unwrap_or_default();
         let uid = known.metadata.uid.as_deref().unwrap_or_default();
-        let id = format!("coalmine://{uid}/{}/{}", container.name, state.restarts);
+        let id_of = |run: u32| format!("coalmine://{uid}/{}/{run}", container.name);
+        let id = id_of(state.restarts);
+        // While the next run is waited for, the last one still has the current number.
+        let last = match state.doing {
+            Doing::Waiting { reason: "CrashLoopBackOff", .. } => id.clone(),
+            _ => id_of(state.restarts.saturating_sub(1)),
+        };
         let has_run = !matches!(state.doing, Doing::Waiting { .. }) || state.last.is_some();
         let current = match &state.doing {
             Doing::Waiting { reason, message } => ContainerState {
@@ -229,10 +235,15 @@ impl PodState {
             started: Some(state.started),
             restart_count: i32::try_from(state.restarts).unwrap_or(i32::MAX),
             state: Some(current),
-            last_state: Some(state.last.as_ref().map(|end| terminated(end, &id)).unwrap_or_default()),
+            last_state: Some(state.last.as_ref().map(|end| terminated(end, &last)).unwrap_or_default()),
             ..ContainerStatus::default()
         }
     }
+}
+
+/// The number of a container's run, 0 for the first, by the `containerID` of its status.
+pub fn run_of_container(id: &str) -> Option<u32> {
+    id.strip_prefix("coalmine://")?.rsplit('/').next()?.parse().ok()
 }
 
 /// What keeps a pod whose containers are ready from being ready: a readiness gate whose condition is not true.

@@ -222,6 +222,7 @@ impl Run {
             pod: "flagger-0".into(),
             workload: "flagger".into(),
             container: "flagger".into(),
+            run: 0,
         };
         let args = [
             "-log-level=info",

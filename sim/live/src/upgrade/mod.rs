@@ -1,4 +1,4 @@
-//! Requests that take over their connection: `exec` over WebSocket or SPDY/3.1, `port-forward` over SPDY/3.1, raw or
+//! Requests that take over their connection: `exec` and `attach` over WebSocket or SPDY/3.1, `port-forward` over SPDY/3.1, raw or
 //! inside WebSocket, and over WebSocket's own channels.
 
 mod spdy;
@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use apiserver::{Body, Failure, Purpose, Upgrade};
+use apiserver::{ApiServer, Body, Failure, Purpose, Upgrade};
+use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -54,13 +57,14 @@ pub(crate) fn answer(
     query: &str,
     upgraded: OnUpgrade,
     wanted: Upgrade,
+    api: &ApiServer,
     pods: Option<Arc<dyn Pods>>,
 ) -> Response<Body> {
     let Some(pods) = pods else {
         return refused(&Failure::new(501, "NotImplemented", "this server has no running pods"));
     };
     let Upgrade { namespace, pod, purpose } = wanted;
-    let target = Target { pods, namespace, pod };
+    let target = Target { api: api.clone(), pods, namespace, pod };
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let offered = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -72,15 +76,10 @@ pub(crate) fn answer(
             .any(|pair| matches!(pair.split_once('='), Some((found, "true" | "1")) if found == name))
     };
     match (text("upgrade").to_ascii_lowercase().as_str(), purpose) {
-        (_, Purpose::Attach) => refused(&Failure::new(
-            501,
-            "NotImplemented",
-            "attaching is not served: `kubectl logs -f` shows what the container prints",
-        )),
         ("websocket", purpose) => {
             let protocols = offered("sec-websocket-protocol");
             let wanted: &[&str] = match purpose {
-                Purpose::Exec { .. } => &["v5.channel.k8s.io", "v4.channel.k8s.io"],
+                Purpose::Exec { .. } | Purpose::Attach { .. } => &["v5.channel.k8s.io", "v4.channel.k8s.io"],
                 _ => &[TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io"],
             };
             let Some(protocol) =
@@ -99,6 +98,7 @@ pub(crate) fn answer(
                     Purpose::Exec { container, command } => {
                         exec_over_websocket(stream, &target, container, command).await;
                     }
+                    Purpose::Attach { container } => attach_over_websocket(stream, &target, container).await,
                     Purpose::PortForward { ports } if protocol != TUNNEL => {
                         forward_over_channels(stream, target, ports).await;
                     }
@@ -109,7 +109,7 @@ pub(crate) fn answer(
         }
         ("spdy/3.1", purpose) => {
             let protocol = match purpose {
-                Purpose::Exec { .. } => "v4.channel.k8s.io",
+                Purpose::Exec { .. } | Purpose::Attach { .. } => "v4.channel.k8s.io",
                 _ => "portforward.k8s.io",
             };
             let mut answer = switching("SPDY/3.1");
@@ -121,6 +121,9 @@ pub(crate) fn answer(
                 match purpose {
                     Purpose::Exec { container, command } => {
                         exec_over_spdy(streams, &target, container, command, expected).await;
+                    }
+                    Purpose::Attach { container } => {
+                        attach_over_spdy(streams, &target, container, expected).await;
                     }
                     _ => forward(streams, target).await,
                 }
@@ -150,6 +153,7 @@ impl Output {
 /// A pod that somebody wants into.
 #[derive(Clone)]
 struct Target {
+    api: ApiServer,
     pods: Arc<dyn Pods>,
     namespace: String,
     pod: String,
@@ -172,6 +176,44 @@ impl Target {
                     "message": why});
                 (Executed::default(), status)
             }
+        }
+    }
+
+    /// What a container prints from now on, handed to `print` piece by piece; the Status at the end.
+    async fn attach<F: Future<Output = ()>>(
+        &self,
+        container: Option<String>,
+        print: impl Fn(Bytes) -> F,
+    ) -> Value {
+        let container = container.map(|name| format!("&container={name}")).unwrap_or_default();
+        let uri = format!(
+            "/api/v1/namespaces/{}/pods/{}/log?follow=true&tailLines=0{container}",
+            self.namespace, self.pod
+        );
+        let failed = |why: &str| {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+            "message": why})
+        };
+        let request = match Request::get(uri).body(Bytes::new()) {
+            Ok(request) => request,
+            Err(error) => return failed(&error.to_string()),
+        };
+        // Who may attach was checked before: what follows is the kubelet's.
+        let Ok(answer) = self.api.handle("system:kubelet", request).await else {
+            return failed("the log broke off");
+        };
+        let is_log = answer.status().is_success();
+        let mut pieces = answer.into_body().into_data_stream();
+        let mut refusal = Vec::new();
+        while let Some(Ok(piece)) = pieces.next().await {
+            match is_log {
+                true => print(piece).await,
+                false => refusal.extend_from_slice(&piece),
+            }
+        }
+        match is_log {
+            true => json!({"metadata": {}, "status": "Success"}),
+            false => serde_json::from_slice(&refusal).unwrap_or_else(|_| failed("there is no log")),
         }
     }
 
@@ -267,6 +309,68 @@ async fn exec_over_websocket(
     while let Ok(Some(_)) = receiver.receive().await {}
 }
 
+async fn attach_over_websocket(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    target: &Target,
+    container: Option<String>,
+) {
+    let (sender, mut receiver) = websocket::connection(stream);
+    let attached = async {
+        let print = |piece: Bytes| sender.send([&[STDOUT], &piece[..]].concat());
+        let status = target.attach(container, print).await;
+        sender.send([&[ERROR], status.to_string().as_bytes()].concat()).await;
+    };
+    // Programs read no input; a client that goes away ends it.
+    tokio::select! { biased;
+        () = attached => {}
+        () = async { while let Ok(Some(_)) = receiver.receive().await {} } => return,
+    }
+    drop(sender);
+    while let Ok(Some(_)) = receiver.receive().await {}
+}
+
+async fn attach_over_spdy(
+    mut streams: tokio::sync::mpsc::Receiver<spdy::Stream>,
+    target: &Target,
+    container: Option<String>,
+    expected: usize,
+) {
+    let Some(mut found) = named_streams(&mut streams, expected).await else { return };
+    let attached = async {
+        let status = match found.get("stdout") {
+            Some(stdout) => {
+                let print = |piece: Bytes| async move { stdout.outgoing.send(&piece).await };
+                target.attach(container, print).await
+            }
+            None => json!({"metadata": {}, "status": "Success"}),
+        };
+        if let Some(error) = found.get("error") {
+            error.outgoing.send(status.to_string().as_bytes()).await;
+        }
+    };
+    tokio::select! { biased;
+        () = attached => {}
+        () = async { while streams.recv().await.is_some() {} } => return,
+    }
+    for stream in std::mem::take(&mut found).into_values() {
+        stream.outgoing.finish().await;
+    }
+    while streams.recv().await.is_some() {}
+}
+
+/// A client's streams by their type; `None` if it goes before all are there.
+async fn named_streams(
+    streams: &mut tokio::sync::mpsc::Receiver<spdy::Stream>,
+    expected: usize,
+) -> Option<BTreeMap<String, spdy::Stream>> {
+    let mut found = BTreeMap::new();
+    while found.len() < expected {
+        let stream = streams.recv().await?;
+        found.insert(stream.headers.get("streamtype").cloned().unwrap_or_default(), stream);
+    }
+    Some(found)
+}
+
 async fn exec_over_spdy(
     mut streams: tokio::sync::mpsc::Receiver<spdy::Stream>,
     target: &Target,
@@ -274,11 +378,7 @@ async fn exec_over_spdy(
     command: Vec<String>,
     expected: usize,
 ) {
-    let mut found: BTreeMap<String, spdy::Stream> = BTreeMap::new();
-    while found.len() < expected {
-        let Some(stream) = streams.recv().await else { return };
-        found.insert(stream.headers.get("streamtype").cloned().unwrap_or_default(), stream);
-    }
+    let Some(mut found) = named_streams(&mut streams, expected).await else { return };
     let (executed, status) = target.exec(container, command).await;
     let status = status.to_string();
     for (name, text) in [("stdout", &executed.stdout), ("stderr", &executed.stderr), ("error", &status)] {

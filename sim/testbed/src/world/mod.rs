@@ -6,6 +6,7 @@ mod images;
 mod pod_hooks;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use apiserver::{Admission, ApiServer};
@@ -226,6 +227,17 @@ impl World {
             self.running(cluster)?;
         }
         Ok(self.wire.outside("users", dns_of))
+    }
+
+    /// Whether a cluster runs pods: control planes do not.
+    pub fn runs_pods(&self, cluster: &str) -> bool {
+        self.running(cluster).is_ok()
+    }
+
+    /// The addresses of a name in a cluster's DNS, with `default` as the asking pod's namespace; none if there is no such
+    /// name, or the cluster runs no pods.
+    pub fn addresses(&self, cluster: &str, host: &str) -> Vec<IpAddr> {
+        if self.runs_pods(cluster) { self.wire.addresses(cluster, "default", host) } else { Vec::new() }
     }
 
     /// A pod that does nothing but send what the caller sends through it; made if it is not there.

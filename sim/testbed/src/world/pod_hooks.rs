@@ -25,14 +25,17 @@ struct Wanted {
     namespace: String,
     pod: String,
     container: Option<String>,
+    run: Option<u32>,
     since: Option<Timestamp>,
     timestamps: bool,
 }
 
 impl Wanted {
-    /// The log's lines among the timeline's entries from `from` on, and how many entries there are now.
-    fn lines(&self, timeline: &Timeline, from: usize) -> (Vec<String>, usize) {
+    /// The log's lines among the timeline's entries from `from` on, how many entries there are now, and whether a later
+    /// run of the container has printed.
+    fn lines(&self, timeline: &Timeline, from: usize) -> (Vec<String>, usize, bool) {
         let entries = timeline.entries();
+        let mut is_over = false;
         let lines = entries.iter().skip(from).filter_map(|entry| match &entry.event {
             Event::Line { source, text } => {
                 let is_meant = source.cluster == self.cluster
@@ -40,6 +43,8 @@ impl Wanted {
                     && source.pod == self.pod
                     && self.container.as_ref().is_none_or(|container| *container == source.container)
                     && self.since.is_none_or(|since| entry.at >= since);
+                is_over |= is_meant && self.run.is_some_and(|run| source.run > run);
+                let is_meant = is_meant && self.run.is_none_or(|run| source.run == run);
                 let line = || match self.timestamps {
                     true => format!("{} {text}\n", entry.at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ")),
                     false => format!("{text}\n"),
@@ -48,7 +53,8 @@ impl Wanted {
             }
             _ => None,
         });
-        (lines.collect(), entries.len())
+        let lines = lines.collect();
+        (lines, entries.len(), is_over)
     }
 }
 
@@ -65,11 +71,6 @@ impl PodLogs for ClusterLogs {
     }
 
     fn stream(&self, namespace: &str, pod: &str, query: &LogQuery) -> Result<Body, String> {
-        if query.previous {
-            return Err(format!(
-                "previous terminated container in pod \"{pod}\" not found: its log is not kept apart"
-            ));
-        }
         let wanted = self.wanted(namespace, pod, query);
         let (text, seen) = self.so_far(&wanted, query);
         if !query.follow {
@@ -77,20 +78,24 @@ impl PodLogs for ClusterLogs {
         }
         let (timeline, first) =
             (self.timeline.clone(), VecDeque::from_iter((!text.is_empty()).then(|| Bytes::from(text))));
-        let later = futures::stream::unfold((first, seen), move |(mut ready, mut seen)| {
-            let (timeline, wanted) = (timeline.clone(), wanted.clone());
-            async move {
-                loop {
-                    if let Some(text) = ready.pop_front() {
-                        return Some((text, (ready, seen)));
+        let later =
+            futures::stream::unfold((first, seen, false), move |(mut ready, mut seen, mut is_over)| {
+                let (timeline, wanted) = (timeline.clone(), wanted.clone());
+                async move {
+                    loop {
+                        if let Some(text) = ready.pop_front() {
+                            return Some((text, (ready, seen, is_over)));
+                        }
+                        if is_over {
+                            return None;
+                        }
+                        timeline.longer_than(seen).await;
+                        let (lines, now, over) = wanted.lines(&timeline, seen);
+                        (seen, is_over) = (now, over);
+                        ready.extend((!lines.is_empty()).then(|| Bytes::from(lines.concat())));
                     }
-                    timeline.longer_than(seen).await;
-                    let (lines, now) = wanted.lines(&timeline, seen);
-                    seen = now;
-                    ready.extend((!lines.is_empty()).then(|| Bytes::from(lines.concat())));
                 }
-            }
-        });
+            });
         Ok(Body::Stream(later.boxed()))
     }
 }
@@ -103,13 +108,14 @@ impl ClusterLogs {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
             container: query.container.clone(),
+            run: query.container_id.as_deref().and_then(cluster::run_of_container),
             since: age.and_then(|age| self.clock.now().checked_sub(age).ok()),
             timestamps: query.timestamps,
         }
     }
 
     fn so_far(&self, wanted: &Wanted, query: &LogQuery) -> (String, usize) {
-        let (lines, seen) = wanted.lines(&self.timeline, 0);
+        let (lines, seen, _) = wanted.lines(&self.timeline, 0);
         let from = query.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
         (lines[from..].concat(), seen)
     }

@@ -65,6 +65,10 @@ fn line_1_discovery_and_explain() {
         }
         assert_has(&kubectl.ok("get all -A"), "service/kubernetes");
         assert_has(&kubectl.ok("auth can-i create pods"), "yes");
+        let file = server.folder.write("crd.yaml", SHIRTS);
+        kubectl.ok(&format!("apply -f {file}"));
+        assert_has(&kubectl.ok("explain shirt.spec.color"), "What it looks like.");
+        assert_has(&kubectl.ok("explain deployment.spec.strategy.rollingUpdate"), "maxUnavailable");
     }
     let Some(program) = kubectl() else { return };
     let kubectl = server.kubectl(&program);
@@ -72,9 +76,33 @@ fn line_1_discovery_and_explain() {
     assert_has(&kubectl.ok("explain deployment.spec.strategy.rollingUpdate.maxSurge"), "IntOrString");
     assert_has(&kubectl.ok("explain pod.spec.containers.livenessProbe.httpGet.path"), "<string>");
     assert_has(&kubectl.ok("auth whoami"), "kubernetes-admin");
-    let file = server.folder.write("crd.yaml", SHIRTS);
-    kubectl.ok(&format!("apply -f {file}"));
-    assert_has(&kubectl.ok("explain shirt.spec.color"), "What it looks like.");
+}
+
+#[test]
+fn events_are_served_in_both_groups() {
+    let Some(program) = kubectl() else { return };
+    let server = Server::start();
+    let kubectl = server.kubectl(&program);
+    let event =
+        "{apiVersion: events.k8s.io/v1, kind: Event, metadata: {name: e, namespace: default}, type: Normal,
+        reason: Testing, action: Test, note: A note., eventTime: '2026-01-01T00:00:00.000000Z',
+        reportingController: example.com/tester, reportingInstance: tester-0,
+        regarding: {apiVersion: v1, kind: Pod, name: p, namespace: default}}";
+    let file = server.folder.write("event.yaml", event);
+    assert_has(&kubectl.ok(&format!("create -f {file}")), "event.events.k8s.io/e created");
+    assert_eq!(
+        kubectl.ok("get events.v1. e -o jsonpath={.message}{.involvedObject.name}{.reportingComponent}"),
+        "A note.pexample.com/tester"
+    );
+    let seen = "get events.events.k8s.io --field-selector regarding.name=p -o jsonpath={.items[*].note}";
+    assert_eq!(kubectl.ok(seen), "A note.");
+    assert_eq!(kubectl.ok(&seen.replace("=p", "=q")), "");
+    kubectl.ok("annotate events.events.k8s.io e a=b");
+    assert_eq!(kubectl.ok("get events.v1. e -o jsonpath={.metadata.annotations.a}"), "b");
+    assert_has(&kubectl.ok("events"), "A note.");
+    assert_has(&kubectl.ok("explain event.note --api-version=events.k8s.io/v1"), "<string>");
+    kubectl.ok("delete events.events.k8s.io e");
+    assert_has(&kubectl.fails("get events.v1. e"), "not found");
 }
 
 #[test]
@@ -144,17 +172,28 @@ fn line_3_apply_validation_dry_run_and_diff() {
         let more = server.folder.write("more.yaml", &TWO_CONTAINERS.replace("replicas: 2", "replicas: 3"));
         let version = || kubectl.ok("get deployment two -o jsonpath={.metadata.resourceVersion}");
         let before = version();
-        // kubectl 1.20 asks OpenAPI v2 whether dry-run is supported, which says nothing here.
-        if !program.ends_with("debian/usr/bin/kubectl") {
-            let diff = kubectl.run(&format!("diff -f {more}"));
-            assert_eq!(diff.code, 1, "{diff:?}");
-            assert_has(&diff.out, "+  replicas: 3");
-            assert_has(&kubectl.ok(&format!("apply --dry-run=server -f {more}")), "configured");
-        }
+        let diff = kubectl.run(&format!("diff -f {more}"));
+        assert_eq!(diff.code, 1, "{diff:?}");
+        assert_has(&diff.out, "+  replicas: 3");
+        assert_has(&kubectl.ok(&format!("apply --dry-run=server -f {more}")), "configured");
         assert_eq!(version(), before);
         assert_has(&kubectl.ok(&format!("apply -f {more}")), "deployment.apps/two configured");
         assert_ne!(version(), before);
+        // A container that is no longer named goes: kubectl knows, by the schema or by itself, what lists merge by.
+        let less = server
+            .folder
+            .write("less.yaml", &TWO_CONTAINERS.replace("      - {name: side, image: 'side:1'}\n", ""));
+        kubectl.ok(&format!("apply -f {less}"));
+        assert_eq!(
+            kubectl.ok("get deployment two -o jsonpath={.spec.template.spec.containers[*].name}"),
+            "main"
+        );
         kubectl.ok("delete deployment two");
+    }
+    if let Some(program) = old_kubectl() {
+        let wrong = server.folder.write("wrong.yaml", &TWO_CONTAINERS.replace("replicas: 2", "replica: 2"));
+        let refused = server.kubectl(&program).fails(&format!("apply -f {wrong}"));
+        assert_has(&refused, "unknown field \"replica\" in io.k8s.api.apps.v1.DeploymentSpec");
     }
     let Some(program) = kubectl() else { return };
     let kubectl = server.kubectl(&program);
@@ -321,6 +360,33 @@ fn line_13_custom_resources() {
             || gone.contains("the server could not find the requested resource"),
         "{gone}"
     );
+}
+
+#[test]
+fn versions_of_a_custom_resource_are_views_of_one_object() {
+    let Some(program) = kubectl() else { return };
+    let server = Server::start();
+    let kubectl = server.kubectl(&program);
+    let old = "
+  - name: v1beta1
+    served: true
+    storage: false
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+    let file = server.folder.write("crd.yaml", &format!("{}{}", SHIRTS.trim_end(), old));
+    kubectl.ok(&format!("apply -f {file}"));
+    let shirt = "{apiVersion: example.com/v1beta1, kind: Shirt, metadata: {name: s}, spec: {color: red}}";
+    let file = server.folder.write("shirt.yaml", shirt);
+    kubectl.ok(&format!("apply -f {file}"));
+    let of = |version: &str| {
+        kubectl.ok(&format!(
+            "get shirts.{version}.example.com s -o jsonpath={{.apiVersion}}{{.kind}}{{.spec.color}}"
+        ))
+    };
+    assert_eq!(of("v1"), "example.com/v1Shirtred");
+    assert_eq!(of("v1beta1"), "example.com/v1beta1Shirtred");
+    kubectl.ok("patch shirts.v1.example.com s --type=merge -p {\"spec\":{\"color\":\"blue\"}}");
+    assert_eq!(of("v1beta1"), "example.com/v1beta1Shirtblue");
 }
 
 #[test]

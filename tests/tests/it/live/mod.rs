@@ -3,7 +3,12 @@
 //! `.ci/tools` installs the tools into `target/tools`. A test whose tool is missing says so and passes, but fails in CI.
 
 mod conformance;
+mod dns;
+mod helm;
+mod metrics;
 mod python;
+mod robustness;
+mod snapshot;
 mod testbed;
 
 use std::path::{Path, PathBuf};
@@ -170,6 +175,19 @@ impl Kubectl {
         assert_ne!(said.code, 0, "kubectl {arguments}: {said:?}");
         said.err
     }
+}
+
+/// Waits, for at most 20 seconds, until something is so.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "what other processes do is waited for, in real time")]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("waited in vain: {what}");
 }
 
 /// Checks that a text has a part.

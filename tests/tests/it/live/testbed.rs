@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use local::{Local, Options, State};
+use local::{Local, Options, Snapshot, State};
 use testbed::scenario::Loaded;
 
-use super::{Folder, Kubectl, assert_has, kubectl, old_kubectl};
+use super::{Folder, Kubectl, assert_has, kubectl, old_kubectl, until};
 
-const TESTBED: &str = "
+pub(super) const TESTBED: &str = "
 apiVersion: coalmine.dev/v1alpha1
 kind: Testbed
 metadata: {name: small}
@@ -32,7 +32,7 @@ spec:
             spec:
               containers:
               - {name: podinfod, image: 'stefanprodan/podinfo:3.1.0', ports: [{containerPort: 9898}],
-                 resources: {requests: {cpu: 100m}}}
+                 command: [./podinfo, --port=9898, '--backend-url=http://nowhere.invalid/'], resources: {requests: {cpu: 100m}}}
       - apiVersion: v1
         kind: Service
         metadata: {name: podinfo}
@@ -40,20 +40,24 @@ spec:
   - wait: {rollout: {cluster: one, namespace: default, deployment: podinfo}}
 ";
 
-/// Brings a testbed up in a thread, and runs `test` when it is set up.
-fn with_testbed(test: impl FnOnce(&State, &Path)) {
+/// Brings the small testbed up, and runs `test` when it is set up.
+pub(super) fn with_testbed(test: impl FnOnce(&State, &Path)) {
+    let folder = Folder::new("testbed");
+    let file = folder.write("small.yaml", TESTBED);
+    with(&Loaded::read_testbed(Path::new(&file)).unwrap(), None, test);
+}
+
+/// Brings a testbed up in a thread, and runs `test` when it is set up, with a folder of its own.
+pub(super) fn with(loaded: &Loaded, from: Option<Snapshot>, test: impl FnOnce(&State, &Path)) {
     let folder = Folder::new("testbed");
     let dir = folder.0.join("up");
-    let loaded = {
-        let file = folder.write("small.yaml", TESTBED);
-        Loaded::read_testbed(Path::new(&file)).unwrap()
-    };
     let options = Options {
         speed: 20.0,
         without: Vec::new(),
         seed: None,
         rbac: false,
         dir: Some(dir.clone()),
+        from,
         keep: false,
     };
     let (told, hear) = mpsc::channel();
@@ -62,7 +66,7 @@ fn with_testbed(test: impl FnOnce(&State, &Path)) {
         let running = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let local = Local::open(&loaded, &options).await.unwrap();
+                let local = Local::open(loaded, &options).await.unwrap();
                 tokio::select! {
                     () = local.live(|done| drop(told.send((done, local.state())))) => {}
                     _ = stopped => {}
@@ -85,7 +89,20 @@ fn with_testbed(test: impl FnOnce(&State, &Path)) {
     });
 }
 
-fn curl(arguments: &[&str]) -> String {
+/// The lines of a stream as they come.
+fn hear(stream: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (heard, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if heard.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+pub(super) fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl").args(["-s", "-m", "10"]).args(arguments).output().unwrap();
     assert!(output.status.success(), "curl {arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -130,8 +147,37 @@ fn pods_are_reachable_logged_executed_in_and_forwarded_to() {
             forward.wait().unwrap();
             answers.iter().for_each(|answer| assert_has(answer, "3.1.0"));
         }
+        for program in [kubectl(), old_kubectl()].into_iter().flatten() {
+            let kubectl =
+                Kubectl { program, kubeconfig: state.kubeconfig.clone().into(), home: home.to_owned() };
+            // Each echo that podinfo cannot pass on is a line of its log.
+            let pod = kubectl.ok("get pods -o jsonpath={.items[0].metadata.name}");
+            let ip = kubectl.ok("get pods -o jsonpath={.items[0].status.podIP}");
+            let mut attached =
+                kubectl.command(&format!("attach {pod}")).stdout(Stdio::piped()).spawn().unwrap();
+            let lines = hear(attached.stdout.take().unwrap());
+            until("attach shows what is printed", || {
+                curl(&["-d", "x", &format!("http://{ip}:9898/echo")]);
+                lines.try_iter().any(|line| line.contains("backend call failed"))
+            });
+            attached.kill().unwrap();
+            attached.wait().unwrap();
+        }
         let Some(program) = kubectl() else { return };
         let kubectl = Kubectl { program, kubeconfig: state.kubeconfig.clone().into(), home: home.to_owned() };
+        // A container that crashed has the log of its run before, and one of its own.
+        let pod = kubectl.ok("get pods -o jsonpath={.items[0].metadata.name}");
+        let ip = kubectl.ok("get pods -o jsonpath={.items[0].status.podIP}");
+        let none = kubectl.fails(&format!("logs --previous {pod}"));
+        assert_has(&none, &format!("previous terminated container \"podinfod\" in pod \"{pod}\" not found"));
+        let _ = Command::new("curl").args(["-s", "-m", "10", &format!("http://{ip}:9898/panic")]).output();
+        until("the container runs again", || {
+            let status = "{.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].ready}";
+            kubectl.ok(&format!("get pod {pod} -o jsonpath={status}")) == "1true"
+        });
+        assert_has(&kubectl.ok(&format!("logs --previous {pod}")), "Panic command received");
+        let own = kubectl.ok(&format!("logs {pod}"));
+        assert!(own.contains("Starting podinfo") && !own.contains("Panic command received"), "{own}");
         let mut follow =
             kubectl.command("logs -f deployment/podinfo").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
