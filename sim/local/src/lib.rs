@@ -115,9 +115,8 @@ impl<'a> Local<'a> {
             loaded,
             options,
             &folder,
-            Arc::clone(world),
+            (Arc::clone(world), place_number, clock),
             (clusters, repositories),
-            (place_number, clock),
             Arc::clone(&stopping),
             &tasks,
         )

@@ -132,9 +132,8 @@ impl StatusPage {
         loaded: &Loaded,
         options: &Options,
         folder: &Folder,
-        world: Arc<World>,
+        (world, place, clock): (Arc<World>, u8, Clock),
         (clusters, repositories): (Vec<Cluster>, Vec<Repository>),
-        (place, clock): (u8, Clock),
         stopping: Arc<Notify>,
         tasks: &Tasks,
     ) -> Result<Arc<StatusPage>, String> {
