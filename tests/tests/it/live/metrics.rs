@@ -129,8 +129,13 @@ fn a_real_prometheus_gives_the_answers_of_the_testbed_s() {
         );
         std::fs::write(folder.join("victoria.yml"), jobs(&found_by_api)).unwrap();
         let at = format!("127.0.0.1:{}", free_port());
-        let arguments =
-            ["-promscrape.config=victoria.yml", "-storageDataPath=victoria", "-memory.allowedBytes=64MB"];
+        let arguments = [
+            "-promscrape.config=victoria.yml",
+            // What it has watched counts from the next look on.
+            "-promscrape.kubernetesSDCheckInterval=1s",
+            "-storageDataPath=victoria",
+            "-memory.allowedBytes=64MB",
+        ];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
         arguments.push(format!("-httpListenAddr={at}"));
         let _discoverer = start(&discoverer, &arguments, folder);
