@@ -100,3 +100,46 @@ fn goldens_are_blessed_and_compared() {
     assert_eq!(code, 1);
     assert!(stdout.contains("-another line"), "{stdout}");
 }
+
+/// Reads both files as notebooks would, and compares them cell by cell.
+const COMPARE: &str = r#"
+import csv
+import pyarrow.parquet
+table = pyarrow.parquet.read_table('r.parquet')
+rows = list(csv.DictReader(open('r.csv')))
+assert table.num_rows == len(rows) == 4 and table.column_names == list(rows[0]), table.schema
+assert str(table.schema.field('rollouts').type) == 'int64' and str(table.schema.field('best').type) == 'bool'
+for row, cells in enumerate(rows):
+    for name, text in cells.items():
+        value = table[name][row].as_py()
+        same = (text == '' if value is None else text == str(value).lower() if isinstance(value, bool)
+                else float(text) == value if isinstance(value, float) else text == str(value))
+        assert same, (row, name, text, value)
+assert any(table[name].null_count for name in table.column_names)
+"#;
+
+#[test]
+fn tables_are_the_same_in_csv_and_in_parquet() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let canary = std::fs::read_to_string(root.join("fixtures/article/flagger/podinfo/canary.yaml")).unwrap();
+    let folder = folder("tables", &[("canary.yaml", &canary)]);
+    for table in ["r.csv", "r.parquet"] {
+        let sweep = ["--rollouts", "200", "--vary", "analysis.stepWeight=5,10", "--table", table, "-q"];
+        let (code, _, stderr) = coalmine(&folder, &[["whatif", "canary.yaml"].as_slice(), &sweep].concat());
+        assert_eq!(code, 0, "{stderr}");
+    }
+    let (code, _, stderr) = coalmine(&folder, &["whatif", "canary.yaml", "--table", "r.txt"]);
+    assert!(code == 2 && stderr.contains(".csv or .parquet"), "{code} {stderr}");
+
+    let python = root.join("target/tools/python/bin/python");
+    let has_pyarrow =
+        || Command::new(&python).args(["-c", "import pyarrow"]).output().unwrap().status.success();
+    if !python.exists() || !has_pyarrow() {
+        let missing = "pyarrow is missing: run .ci/tools to install it";
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    let read = Command::new(&python).args(["-c", COMPARE]).current_dir(&folder).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}
