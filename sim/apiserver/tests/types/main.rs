@@ -230,8 +230,11 @@ fn reading_by_the_table_is_reading_as_the_type() {
         // What a type refuses, the table refuses, and says where.
         let mut pointers = Vec::new();
         leaves(&full, "", &mut pointers);
-        // Pods' specs in templates are of the type that Pods have, and the sample has shown that they are read.
-        pointers.retain(|pointer| !pointer.contains("template/spec/") && !pointer.contains("Template/spec/"));
+        // Pods' specs in templates are of the type that Pods have, and the sample has shown that they are read. So one
+        // kind stands for all that have templates.
+        if kind != "Deployment" {
+            pointers.retain(|pointer| !pointer.contains("template/spec/"));
+        }
         for pointer in pointers {
             let mut object = full.clone();
             for wrong in

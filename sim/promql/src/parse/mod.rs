@@ -1,4 +1,4 @@
-//! Text to [`Query`]: tokens, then a checked tree (grammar and messages: Prometheus' `promql/parser` at 3.5).
+//! Text to [`Query`]: tokens, then a checked tree (grammar and messages: those of Prometheus 3).
 
 mod check;
 mod grammar;

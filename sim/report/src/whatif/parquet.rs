@@ -1,6 +1,6 @@
 //! The table of what-if results as a Parquet file: one row group, one plain page for each column, no compression
-//! (format 2.10 of apache/parquet-format; its metadata is Thrift's compact protocol). The `parquet` crate would be half
-//! a minute of building for these two hundred lines.
+//! (format 2.10 of apache/parquet-format; its metadata is Thrift's compact protocol). The `parquet` crate is far
+//! more than one table of a few columns needs.
 
 use ::whatif::results::Results;
 

@@ -179,8 +179,9 @@ fn idle_connections_cost_little_and_keep_nobody_out() {
     client.send(&head(&server, "GET", "/api/v1/namespaces/default", ""));
     client.until("\"name\":\"default\"");
     let grown = memory_kib().saturating_sub(before);
-    // 64 KiB each, and what the tests beside this one take meanwhile.
-    assert!(grown < 64 * count + 200 * 1024, "{grown} KiB for {count} idle connections");
+    // Beside few connections, what the tests beside this one take weighs more.
+    let others = if count < 5_000 { 200 * 1024 } else { 0 };
+    assert!(grown < 64 * count + others, "{grown} KiB for {count} idle connections");
     drop(idle);
 }
 
