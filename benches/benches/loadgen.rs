@@ -16,14 +16,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::pin::pin;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use benches::process::{Served, median, peak_memory, pinned, this, watch};
 use loadgen::{Answer, Arrivals, Exchange, Failure, FailureKind, Pace, Plan, Recorder, Target, Time};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,8 +31,6 @@ use tokio::net::{TcpListener, TcpStream};
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
     Content-Length: 13\r\n\r\nHello, world!";
-/// Ticks of `/proc/PID/stat` in a second.
-const TICKS: f64 = 100.0;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -127,35 +125,6 @@ fn option(args: &[String], name: &str, default: &str) -> String {
     at.and_then(|at| args.get(at + 1)).map_or_else(|| default.to_owned(), Clone::clone)
 }
 
-fn this() -> String {
-    std::env::current_exe().unwrap().to_string_lossy().into_owned()
-}
-
-/// A server on a core of its own, and its port.
-struct Served {
-    process: Child,
-    port: String,
-}
-
-impl Served {
-    fn start() -> Self {
-        let mut process = pinned("1", &[&this(), "--serve"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("taskset (util-linux) runs");
-        let mut port = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        Served { process, port: port.trim().to_owned() }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn compare(args: &[String]) {
     let seconds: u64 = option(args, "--seconds", "3").parse().expect("--seconds takes a number");
     let rounds: usize = option(args, "--rounds", "3").parse().expect("--rounds takes a number");
@@ -172,7 +141,7 @@ fn compare(args: &[String]) {
             println!("{peer} is not installed: left out");
         }
     }
-    let server = Served::start();
+    let server = Served::start(&["--serve"]);
     let mut table = String::from(
         "| connections | client | requests/s | requests per client CPU second | of hey's | peak memory, MB |\n\
          | ---: | --- | ---: | ---: | ---: | ---: |\n",
@@ -181,7 +150,7 @@ fn compare(args: &[String]) {
         let mut runs = vec![Vec::new(); tools.len()];
         for _ in 0..rounds {
             for (tool, runs) in tools.iter().zip(&mut runs) {
-                runs.push(measure(tool, &this, &server.port, connections, seconds));
+                runs.push(measure(tool, &this, &server.greeting, connections, seconds));
             }
         }
         let per_cpu = |runs: &[Run]| median(runs.iter().map(|run| run.requests / run.cpu));
@@ -205,12 +174,6 @@ fn find(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-fn pinned(core: &str, command: &[&str]) -> Command {
-    let mut pinned = Command::new("taskset");
-    pinned.args(["-c", core]).args(command);
-    pinned
-}
-
 fn measure(tool: &str, this: &str, port: &str, connections: usize, seconds: u64) -> Run {
     let (c, s, z) = (connections.to_string(), seconds.to_string(), format!("{seconds}s"));
     let url = format!("http://127.0.0.1:{port}/");
@@ -223,37 +186,10 @@ fn measure(tool: &str, this: &str, port: &str, connections: usize, seconds: u64)
     };
     let started = Instant::now();
     let child = pinned("0", &command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let (mut run, output) = watch(child);
-    run.wall = started.elapsed().as_secs_f64().min(seconds as f64 + 0.5);
-    run.requests = requests(&output).unwrap_or_else(|| panic!("{tool} printed no count:\n{output}"));
-    run
-}
-
-/// The most memory that a process had, in kilobytes.
-fn peak_memory(process: &str) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    peak.trim().trim_end_matches(" kB").parse().ok()
-}
-
-/// Waits for a process; returns what it took and what it printed.
-fn watch(mut child: Child) -> (Run, String) {
-    let mut run = Run::default();
-    // A process that ended keeps its times until it is waited for.
-    loop {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        run.cpu = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS;
-        if fields[0] == "Z" {
-            break;
-        }
-        run.memory = run.memory.max(peak_memory(&child.id().to_string()).unwrap_or(0.0));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let mut output = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
-    child.wait().unwrap();
-    (run, output)
+    let (took, output) = watch(child);
+    let wall = started.elapsed().as_secs_f64().min(seconds as f64 + 0.5);
+    let requests = requests(&output).unwrap_or_else(|| panic!("{tool} printed no count:\n{output}"));
+    Run { requests, cpu: took.cpu, wall, memory: took.memory }
 }
 
 /// `N requests in`, or `[200] N responses`.
@@ -264,28 +200,22 @@ fn requests(output: &str) -> Option<f64> {
     })
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// The open model as a user runs it: `loadgen --rate R`, on one core.
 fn open(args: &[String]) {
     let seconds: u64 = option(args, "--seconds", "5").parse().expect("--seconds takes a number");
-    let server = Served::start();
+    let server = Served::start(&["--serve"]);
     println!(
         "| rate | requests | error of the rate, % | latency p50 from sending, µs | p50 from when due, µs | CPU, % |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     for rate in [20, 2_000, 20_000] {
         let (rate_text, z) = (rate.to_string(), format!("{seconds}s"));
-        let url = format!("http://127.0.0.1:{}/", server.port);
+        let url = format!("http://127.0.0.1:{}/", server.greeting);
         let command =
             [&this(), "--loadgen", "--json", "--rate", &rate_text, "-z", &z, &url].map(str::to_owned);
         let child =
             pinned("0", &command.each_ref().map(String::as_str)).stdout(Stdio::piped()).spawn().unwrap();
-        let (run, output) = watch(child);
+        let (took, output) = watch(child);
         let report: serde_json::Value = serde_json::from_str(&output).unwrap();
         let micros = |of: &str| report[of]["p50"].as_f64().unwrap() * 1e6;
         let (requests, total) =
@@ -295,7 +225,7 @@ fn open(args: &[String]) {
             (requests / total / f64::from(rate) - 1.0) * 100.0,
             micros("latency"),
             micros("latency_from_due"),
-            run.cpu / total * 100.0,
+            took.cpu / total * 100.0,
         );
     }
 }

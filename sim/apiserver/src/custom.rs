@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::managed_fields::ListKeys;
-use crate::resource::{Generation, Resource, ScalePaths, Version};
+use crate::resource::{Generation, Resource, ScalePaths, Version, qualified};
 use crate::structural::{Cause, Schema};
 use crate::table::Printer;
 
@@ -121,6 +121,7 @@ pub(crate) fn resource(definition: &Value) -> Result<Resource, Vec<Cause>> {
     }
     found.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
     Ok(Resource {
+        qualified: qualified(&plural, &group).into(),
         group,
         plural,
         singular: text(&spec["names"]["singular"]),

@@ -38,11 +38,11 @@ fn rename(event: &mut Value, new: impl Fn(&str) -> Option<&'static str>) {
 }
 
 /// A request for Events of `events.k8s.io` as one for the core group's, which are the same objects.
-pub(crate) fn in_core(target: &Target) -> Cow<'_, Target> {
+pub(crate) fn in_core<'a, 'p>(target: &'a Target<'p>) -> Cow<'a, Target<'p>> {
     if target.group != GROUP || target.version != "v1" || target.plural != "events" {
         return Cow::Borrowed(target);
     }
-    Cow::Owned(Target { group: String::new(), version: VERSION.to_owned(), ..target.clone() })
+    Cow::Owned(Target { group: "".into(), version: VERSION.into(), ..target.clone() })
 }
 
 /// The path, in the core group, of a field that a selector of `events.k8s.io` names.

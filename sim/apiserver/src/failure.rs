@@ -78,17 +78,17 @@ impl Failure {
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
-        let message = format!("{} \"{name}\" not found", resource.qualified());
+        let message = format!("{} \"{name}\" not found", resource.qualified);
         Failure::new(404, "NotFound", message).about(resource, name)
     }
 
     pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
-        let message = format!("{} \"{name}\" already exists", resource.qualified());
+        let message = format!("{} \"{name}\" already exists", resource.qualified);
         Failure::new(409, "AlreadyExists", message).about(resource, name)
     }
 
     pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified);
         Failure::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -101,7 +101,7 @@ impl Failure {
     }
 
     pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
-        let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
+        let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified);
         Failure::new(403, "Forbidden", message).about(resource, name)
     }
 

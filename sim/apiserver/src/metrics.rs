@@ -34,14 +34,14 @@ const WINDOW: &str = "15s";
 pub(crate) fn answer(
     store: &Store,
     metrics: &dyn Metrics,
-    target: &Target,
+    target: &Target<'_>,
     parameters: &Parameters,
     now: clock::Timestamp,
 ) -> Result<Value, Failure> {
     if target.version != VERSION || target.subresource.is_some() {
         return Err(Failure::no_such_path());
     }
-    let kind = match target.plural.as_str() {
+    let kind = match &*target.plural {
         "pods" => "PodMetrics",
         "nodes" => "NodeMetrics",
         _ => return Err(Failure::no_such_path()),
@@ -57,8 +57,8 @@ pub(crate) fn answer(
     };
     if let Some(name) = &target.name {
         let place = Place {
-            collection: target.plural.as_str().into(),
-            key: (target.namespace.clone().unwrap_or_default(), name.clone()),
+            collection: (&*target.plural).into(),
+            key: (target.namespace.as_deref().unwrap_or_default().to_owned(), name.to_string()),
         };
         let found = store.get(&place).and_then(|stored| of(&stored.value));
         return found.ok_or_else(|| {

@@ -218,7 +218,8 @@ fn special(message: &str) -> Option<Value> {
 }
 
 fn definition_schema(store: &Store, resource: &Resource, version: &str) -> Option<Value> {
-    let definition = store.collection(DEFINITIONS)?.objects.get(&(String::new(), resource.qualified()))?;
+    let definition =
+        store.collection(DEFINITIONS)?.objects.get(&(String::new(), resource.qualified.to_string()))?;
     let versions = definition.value["spec"]["versions"].as_array()?;
     let found = versions.iter().find(|found| found["name"] == version)?;
     let schema = &found["schema"]["openAPIV3Schema"];

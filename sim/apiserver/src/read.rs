@@ -79,7 +79,7 @@ pub(crate) fn selection(call: &Call<'_>) -> Result<Selection, Failure> {
         if !is_selectable(call, &term.field) {
             return Err(Failure::bad_request(format!(
                 "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {}",
-                call.resource.qualified(),
+                call.resource.qualified,
                 parameter("labelSelector").unwrap_or_default(),
                 parameter("fieldSelector").unwrap_or_default(),
                 term.field,
@@ -139,6 +139,25 @@ fn scope<'a>(
         .take_while(move |(key, _)| namespace.as_ref().is_none_or(|namespace| key.0 == *namespace))
 }
 
+/// The objects of a list that are shown at once, and how many are left.
+struct Page<'a> {
+    selection: &'a Selection,
+    limit: usize,
+    found: Vec<(&'a Key, &'a Arc<Stored>)>,
+    rest: usize,
+}
+
+impl<'a> Page<'a> {
+    fn take(&mut self, key: &'a Key, stored: &'a Arc<Stored>) {
+        if !self.selection.matches(stored) {
+        } else if self.found.len() < self.limit {
+            self.found.push((key, stored));
+        } else {
+            self.rest += 1;
+        }
+    }
+}
+
 /// A list, before it is written.
 pub(crate) struct Listing {
     view: View,
@@ -171,7 +190,7 @@ pub(crate) fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Listi
     check_not_future(call, current)?;
     let wanted = parameters.number("resourceVersion")?.filter(|version| *version > 0);
     let (selection, view) = (selection(call)?, view(call, clock)?);
-    let Some(collection) = state.store.collection(&call.resource.qualified()) else {
+    let Some(collection) = state.store.collection(&call.resource.qualified) else {
         return Err(Failure::no_such_path());
     };
     let continued = parameters.get("continue").map(continued).transpose()?;
@@ -186,9 +205,9 @@ pub(crate) fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Listi
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     // All pages of a list, and an exact one, show the state of one version.
     let past = if version == current { BTreeMap::new() } else { collection.changed_since(version)? };
-    let then = |(key, stored): (&Key, &Arc<Stored>)| match past.get(key) {
-        Some(before) => before.as_ref().map(|before| (key.clone(), Arc::clone(before))),
-        None => Some((key.clone(), Arc::clone(stored))),
+    let then = |(key, stored)| match past.get(key) {
+        Some(before) => before.as_ref().map(|before| (key, before)),
+        None => Some((key, stored)),
     };
     let gone: BTreeMap<&Key, &Arc<Stored>> = past
         .iter()
@@ -199,28 +218,20 @@ pub(crate) fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Listi
         })
         .filter_map(|(key, before)| Some((key, before.as_ref()?)))
         .collect();
-    let mut found: Vec<(Key, Arc<Stored>)> = Vec::new();
-    let mut rest = 0;
+    let mut page = Page { selection: &selection, limit, found: Vec::new(), rest: 0 };
     let mut gone = gone.into_iter().peekable();
-    let mut take = |key: Key, stored: Arc<Stored>| {
-        if !selection.matches(&stored) {
-        } else if found.len() < limit {
-            found.push((key, stored));
-        } else {
-            rest += 1;
-        }
-    };
     for entry in scope(collection, namespace, after) {
         while let Some((key, stored)) = gone.next_if(|(key, _)| *key < entry.0) {
-            take(key.clone(), Arc::clone(stored));
+            page.take(key, stored);
         }
         if let Some((key, stored)) = then(entry) {
-            take(key, stored);
+            page.take(key, stored);
         }
     }
     for (key, stored) in gone {
-        take(key.clone(), Arc::clone(stored));
+        page.take(key, stored);
     }
+    let Page { found, rest, .. } = page;
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if rest > 0
         && let Some((key, _)) = found.last()
@@ -230,7 +241,7 @@ pub(crate) fn list(state: &State, call: &Call<'_>, clock: Clock) -> Result<Listi
             metadata["remainingItemCount"] = json!(rest);
         }
     }
-    Ok(Listing { view, objects: found.into_iter().map(|(_, stored)| stored).collect(), metadata })
+    Ok(Listing { view, objects: found.into_iter().map(|(_, stored)| Arc::clone(stored)).collect(), metadata })
 }
 
 fn continue_token(version: u64, key: &Key) -> String {
@@ -281,8 +292,8 @@ pub(crate) fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<
     let from = parameters.number("resourceVersion")?.filter(|version| *version > 0);
     let current = state.store.version;
     let announces = streams_initial || (from.is_none() && parameters.get("sendInitialEvents").is_none());
-    let collection = call.resource.qualified();
-    let initial = match state.store.collection(&collection).filter(|_| announces) {
+    let collection = &call.resource.qualified;
+    let initial = match state.store.collection(collection).filter(|_| announces) {
         Some(found) => scope(found, call.target.namespace.as_deref(), None)
             .filter(|(_, stored)| selection.matches(stored))
             .map(|(_, stored)| Arc::clone(stored))
@@ -290,7 +301,7 @@ pub(crate) fn watch(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<
         None => Vec::new(),
     };
     let after = if announces { None } else { from };
-    let (missed, events) = match state.store.watch(&collection, call.target.namespace.as_deref(), after) {
+    let (missed, events) = match state.store.watch(collection, call.target.namespace.as_deref(), after) {
         Ok(found) => found,
         // A watch that comes too late is told so within the stream: clients ignore its HTTP status.
         Err(failure) => {

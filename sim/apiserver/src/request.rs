@@ -6,19 +6,18 @@ use crate::failure::Failure;
 
 /// A parsed resource path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub group: String,
-    pub version: String,
-    pub namespace: Option<String>,
-    pub plural: String,
-    pub name: Option<String>,
-    pub subresource: Option<String>,
+pub(crate) struct Target<'a> {
+    pub group: Cow<'a, str>,
+    pub version: Cow<'a, str>,
+    pub namespace: Option<Cow<'a, str>>,
+    pub plural: Cow<'a, str>,
+    pub name: Option<Cow<'a, str>>,
+    pub subresource: Option<Cow<'a, str>>,
 }
 
 /// Parses `/api/VERSION/…` and `/apis/GROUP/VERSION/…` below their discovery paths; `None` for other paths.
-pub(crate) fn target(path: &str) -> Option<Target> {
-    let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+pub(crate) fn target(path: &str) -> Option<Target<'_>> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
@@ -27,20 +26,24 @@ pub(crate) fn target(path: &str) -> Option<Target> {
     // `namespaces/NAME` with nothing or `status` or `finalize` behind is the Namespace itself.
     let (namespace, rest) = match rest {
         ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => (None, rest),
-        ["namespaces", namespace, rest @ ..] => (Some((*namespace).to_owned()), rest),
+        ["namespaces", namespace, rest @ ..] => (Some(decoded(namespace)), rest),
         rest => (None, rest),
     };
-    let (plural, name, subresource) = match rest {
-        [plural] => (*plural, None, None),
-        [plural, name] => (*plural, Some((*name).to_owned()), None),
-        [plural, name, subresource @ ..] => (*plural, Some((*name).to_owned()), Some(subresource.join("/"))),
-        [] => return None,
+    let (plural, rest) = rest.split_first()?;
+    let (name, rest) = match rest {
+        [] => (None, rest),
+        [name, rest @ ..] => (Some(decoded(name)), rest),
+    };
+    let subresource = match rest {
+        [] => None,
+        [one] => Some(decoded(one)),
+        several => Some(decoded(&several.join("/")).into_owned().into()),
     };
     Some(Target {
-        group: group.to_owned(),
-        version: version.to_owned(),
+        group: decoded(group),
+        version: decoded(version),
         namespace,
-        plural: plural.to_owned(),
+        plural: decoded(plural),
         name,
         subresource,
     })
@@ -57,7 +60,7 @@ impl Parameters {
             pairs
                 .map(|pair| {
                     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decoded(name), decoded(value))
+                    (decoded(name).into_owned(), decoded(value).into_owned())
                 })
                 .collect(),
         )
@@ -90,9 +93,9 @@ impl Parameters {
 }
 
 /// Undoes percent-encoding, and `+` for a blank.
-fn decoded(text: &str) -> String {
+fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
-        return text.to_owned();
+        return text.into();
     }
     let text: Cow<'_, str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
     let bytes = text.as_bytes();
@@ -114,7 +117,7 @@ fn decoded(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8_lossy(&out).into_owned().into()
 }
 
 #[cfg(test)]
@@ -125,11 +128,11 @@ mod tests {
     fn paths_name_their_target() {
         let check = |path: &str, expected: Option<[&str; 5]>| {
             let found = target(path).map(|found| {
-                let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                let text = |part: &Option<Cow<'_, str>>| part.as_deref().unwrap_or_default().to_owned();
                 [
-                    found.group.clone(),
+                    found.group.to_string(),
                     text(&found.namespace),
-                    found.plural.clone(),
+                    found.plural.to_string(),
                     text(&found.name),
                     text(&found.subresource),
                 ]

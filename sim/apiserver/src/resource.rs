@@ -50,6 +50,8 @@ pub(crate) struct Version {
 pub(crate) struct Resource {
     pub group: String,
     pub plural: String,
+    /// `deployments.apps`, or `pods` in the core group: the key of the store, and the name in messages.
+    pub qualified: Arc<str>,
     pub singular: String,
     pub kind: String,
     pub list_kind: String,
@@ -65,11 +67,6 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    /// `deployments.apps`, or `pods` in the core group: the key of the store, and the name in messages.
-    pub(crate) fn qualified(&self) -> String {
-        qualified(&self.plural, &self.group)
-    }
-
     /// `Deployment.apps`, or `Pod` in the core group.
     pub(crate) fn qualified_kind(&self) -> String {
         qualified(&self.kind, &self.group)
@@ -243,6 +240,7 @@ pub(crate) fn built_in() -> BTreeMap<String, Arc<Resource>> {
             let resource = Resource {
                 group: (*group).to_owned(),
                 plural: (*plural).to_owned(),
+                qualified: qualified(plural, group).into(),
                 singular: kind.to_lowercase(),
                 kind: (*kind).to_owned(),
                 list_kind: format!("{kind}List"),
@@ -254,7 +252,7 @@ pub(crate) fn built_in() -> BTreeMap<String, Arc<Resource>> {
                 custom: false,
                 generation: *generation,
             };
-            (resource.qualified(), Arc::new(resource))
+            (resource.qualified.to_string(), Arc::new(resource))
         })
         .collect()
 }

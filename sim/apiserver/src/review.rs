@@ -9,9 +9,9 @@ use crate::server::State;
 use crate::user::User;
 
 /// Whether this is a review's address.
-pub(crate) fn is_review(target: &Target) -> bool {
+pub(crate) fn is_review(target: &Target<'_>) -> bool {
     matches!(
-        (target.group.as_str(), target.plural.as_str()),
+        (&*target.group, &*target.plural),
         (
             "authorization.k8s.io",
             "selfsubjectaccessreviews"
@@ -27,14 +27,14 @@ pub(crate) fn answer(
     state: &State,
     enforced: bool,
     user: &User,
-    target: &Target,
+    target: &Target<'_>,
     mut review: Value,
 ) -> Result<Value, Failure> {
     if !review.is_object() {
         return Err(Failure::bad_request("the body of the request is no JSON object"));
     }
     let spec = &review["spec"];
-    let status = match target.plural.as_str() {
+    let status = match &*target.plural {
         "selfsubjectaccessreviews" => access(state, enforced, user, spec),
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -25,7 +25,7 @@ pub(crate) fn serve(
     let wanted = match *method {
         Method::GET => return Ok(answered(StatusCode::OK, current.to_string())),
         Method::PUT => write::parse(call)?,
-        Method::PATCH => write::patched(call, "autoscaling/Scale", &current)?,
+        Method::PATCH => write::patched(call, "autoscaling/Scale", current)?,
         _ => return Err(Failure::method_not_allowed()),
     };
     let version = &wanted["metadata"]["resourceVersion"];

@@ -3,6 +3,7 @@
 //! In process it is a tower service under a kube client ([`ApiServer::client_service`]); a listener hands it the same
 //! requests. There is no second code path.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -191,12 +192,12 @@ pub(crate) struct State {
 pub(crate) struct Call<'a> {
     pub resource: &'a Arc<Resource>,
     pub version: &'a Version,
-    pub target: &'a Target,
+    pub target: &'a Target<'a>,
     pub parameters: &'a Parameters,
     pub body: &'a [u8],
     pub content_type: &'a str,
     pub accept: &'a str,
-    pub manager: String,
+    pub manager: &'a str,
     /// The request's `apiVersion`.
     pub api_version: String,
 }
@@ -209,8 +210,8 @@ impl Call<'_> {
 
     pub(crate) fn place(&self, name: &str) -> Place {
         Place {
-            collection: self.resource.qualified().into(),
-            key: (self.target.namespace.clone().unwrap_or_default(), name.to_owned()),
+            collection: Arc::clone(&self.resource.qualified),
+            key: (self.target.namespace.as_deref().unwrap_or_default().to_owned(), name.to_owned()),
         }
     }
 }
@@ -362,7 +363,8 @@ impl ApiServer {
             let state = self.state();
             self.authorize(&state, user, "create", Some(&target), "")?;
             let pods = state.store.collection("pods").ok_or_else(Failure::no_such_path)?;
-            let key = (target.namespace.clone().unwrap_or_default(), target.name.clone().unwrap_or_default());
+            let text = |part: &Option<Cow<'_, str>>| part.as_deref().unwrap_or_default().to_owned();
+            let key = (text(&target.namespace), text(&target.name));
             if !pods.objects.contains_key(&key) {
                 return Err(Failure::not_found(&pods.resource, &key.1));
             }
@@ -397,7 +399,7 @@ impl ApiServer {
         state: &State,
         user: &User,
         verb: &str,
-        target: Option<&Target>,
+        target: Option<&Target<'_>>,
         path: &str,
     ) -> Result<(), Failure> {
         if !self.0.enforces_rbac.load(Ordering::Relaxed) {
@@ -410,7 +412,7 @@ impl ApiServer {
                 resource: &target.plural,
                 subresource: target.subresource.as_deref().unwrap_or_default(),
                 // A Namespace is in itself, for the purpose of its own roles.
-                namespace: match (target.plural.as_str(), &target.name) {
+                namespace: match (&*target.plural, &target.name) {
                     ("namespaces", Some(name)) => name,
                     _ => target.namespace.as_deref().unwrap_or_default(),
                 },
@@ -447,14 +449,16 @@ impl ApiServer {
             return Ok(discovery::answer(&state.store, path, accept, metrics)
                 .unwrap_or_else(|| failed(&Failure::no_such_path())));
         };
-        let asked = Asked {
-            user: user.name.clone(),
-            verb: verb(&head.method, &target, &parameters),
-            resource: target.plural.clone(),
-            namespace: target.namespace.clone(),
-            name: target.name.clone(),
-        };
-        let fault = lock(&self.0.faults).as_ref().and_then(|faults| faults.strike(&asked));
+        let verb = verb(&head.method, &target, &parameters);
+        let fault = lock(&self.0.faults).as_ref().and_then(|faults| {
+            faults.strike(&Asked {
+                user: user.name.clone(),
+                verb,
+                resource: target.plural.to_string(),
+                namespace: target.namespace.as_deref().map(str::to_owned),
+                name: target.name.as_deref().map(str::to_owned),
+            })
+        });
         match fault {
             Some(Fault::Fail(failure)) => return Ok(failed(&failure)),
             Some(Fault::Break) => return Err(Broken),
@@ -470,7 +474,7 @@ impl ApiServer {
             &parameters,
             Incoming {
                 user,
-                verb: asked.verb,
+                verb,
                 body: &body,
                 content_type: text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim(),
                 accept,
@@ -483,7 +487,7 @@ impl ApiServer {
     fn serve(
         &self,
         method: &Method,
-        target: &Target,
+        target: &Target<'_>,
         parameters: &Parameters,
         incoming: Incoming<'_>,
     ) -> Result<Response<Body>, Failure> {
@@ -530,7 +534,7 @@ impl ApiServer {
             body: incoming.body,
             content_type: incoming.content_type,
             accept: incoming.accept,
-            manager: incoming.manager.to_owned(),
+            manager: incoming.manager,
             api_version: resource.api_version(&target.version),
         };
         if target.name.is_none() {
@@ -547,7 +551,7 @@ impl ApiServer {
                 _ => Err(Failure::method_not_allowed()),
             };
         }
-        match (target.plural.as_str(), target.subresource.as_deref()) {
+        match (&*target.plural, target.subresource.as_deref()) {
             ("pods", Some("log")) if *method == Method::GET => {
                 let place = call.place(call.name()?);
                 let Some(pod) = state.store.get(&place).cloned() else {
@@ -647,7 +651,7 @@ struct Incoming<'a> {
     manager: &'a str,
 }
 
-fn verb(method: &Method, target: &Target, parameters: &Parameters) -> &'static str {
+fn verb(method: &Method, target: &Target<'_>, parameters: &Parameters) -> &'static str {
     match (method.as_str(), &target.name) {
         ("GET", _) if parameters.is_true("watch") => "watch",
         ("GET", Some(_)) => "get",

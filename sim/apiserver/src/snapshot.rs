@@ -42,7 +42,7 @@ impl ApiServer {
                     causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
                 format!("{} {}: {}", DEFINITION, definition["metadata"]["name"], causes.join("; "))
             })?;
-            served.insert(made.qualified(), Arc::new(made));
+            served.insert(made.qualified.to_string(), Arc::new(made));
         }
         let kinds: BTreeMap<(String, &str), &Arc<Resource>> = served
             .values()
@@ -74,7 +74,7 @@ impl ApiServer {
                 ));
             }
             let key = (namespace.to_owned(), name.to_owned());
-            placed.push((Place { collection: resource.qualified().into(), key }, object.clone()));
+            placed.push((Place { collection: Arc::clone(&resource.qualified), key }, object.clone()));
         }
         let mut addresses = Addresses::new(self.service_cidr());
         for (_, service) in placed.iter().filter(|(place, _)| &*place.collection == "services") {

@@ -33,7 +33,8 @@ impl Stored {
 
     /// The object as JSON.
     pub(crate) fn text(&self) -> &Bytes {
-        self.text.get_or_init(|| self.value.to_string().into())
+        self.text
+            .get_or_init(|| serde_json::to_vec(&self.value).expect("a tree of JSON can be printed").into())
     }
 }
 
@@ -115,7 +116,7 @@ impl Store {
     /// Begins to serve a resource, or changes how it is served.
     pub(crate) fn serve(&mut self, resource: Arc<Resource>) {
         let version = self.version;
-        let entry = self.collections.entry(resource.qualified().into());
+        let entry = self.collections.entry(Arc::clone(&resource.qualified));
         match entry {
             std::collections::btree_map::Entry::Occupied(mut served) => served.get_mut().resource = resource,
             std::collections::btree_map::Entry::Vacant(free) => {
@@ -168,10 +169,15 @@ impl Store {
         let collection =
             self.collections.get_mut(&place.collection).expect("the caller found the collection");
         let before = collection.objects.insert(place.key.clone(), Arc::clone(&stored));
-        if let Some(before) = &before {
-            self.unlink(place, &before.value);
+        match &before {
+            Some(before) if is_linked_alike(&before.value, &stored.value) => {}
+            before => {
+                if let Some(before) = before {
+                    self.unlink(place, &before.value);
+                }
+                self.link(place, &stored.value);
+            }
         }
-        self.link(place, &stored.value);
         let event = Event { version: self.version, object: Arc::clone(&stored), before, removed: false };
         self.tell(place, event);
         stored
@@ -293,6 +299,12 @@ impl Event {
     fn namespace(&self) -> &str {
         self.object.value["metadata"]["namespace"].as_str().unwrap_or_default()
     }
+}
+
+/// Whether two states of an object have the same uid and owners.
+fn is_linked_alike(one: &Value, other: &Value) -> bool {
+    let (one, other) = (&one["metadata"], &other["metadata"]);
+    ["uid", "ownerReferences"].iter().all(|field| one[*field] == other[*field])
 }
 
 /// The uids of an object's owners.

@@ -79,8 +79,8 @@ fn insert(
     let (mut object, unknown) = normalise(call, object, false)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let place = Place {
-        collection: call.resource.qualified().into(),
-        key: (call.target.namespace.clone().unwrap_or_default(), name.clone()),
+        collection: Arc::clone(&call.resource.qualified),
+        key: (call.target.namespace.as_deref().unwrap_or_default().to_owned(), name.clone()),
     };
     let namespace = namespace_of(state, call.resource, &place)?;
     prepare_new(state, call.resource, call.version.status, &mut object, now);
@@ -91,7 +91,7 @@ fn insert(
             .map_err(|why| Failure::forbidden(call.resource, &name, &why))?;
         defaults::fill(&call.resource.group_kind(), &mut object);
     }
-    let definition = checked(call.resource, call.target.version.as_str(), &name, &mut object, None, now)?;
+    let definition = checked(call.resource, &call.target.version, &name, &mut object, None, now)?;
     if state.store.get(&place).is_some() {
         return Err(Failure::already_exists(call.resource, &name));
     }
@@ -201,11 +201,9 @@ fn normalise(call: &Call<'_>, mut object: Value, is_patch: bool) -> Result<(Valu
         }
     } else if resource.kind == "CustomResourceDefinition" {
         // Decoding checks the types; the schemas inside stay as they were written.
-        decode::decode(&resource.group_kind(), &object).map_err(&unhandled)?;
+        decode::decode(&resource.group_kind(), &mut object.clone()).map_err(&unhandled)?;
     } else {
-        let decoded = decode::decode(&resource.group_kind(), &object).map_err(&unhandled)?;
-        fields = decoded.unknown;
-        object = decoded.object;
+        fields = decode::decode(&resource.group_kind(), &mut object).map_err(&unhandled)?;
         object["apiVersion"] = json!(resource.api_version(&resource.storage));
         object["kind"] = json!(resource.kind);
     }
@@ -335,16 +333,16 @@ pub(crate) fn replace(
 fn keep_parts(call: &Call<'_>, object: &mut Value, old: &Value, subresource: &str) {
     match subresource {
         "status" => {
-            let status = object["status"].take();
-            let given = object["metadata"].take();
-            *object = old.clone();
-            object["status"] = status;
+            // Annotations may ride along with the status of built-in kinds.
+            let given = &object["metadata"]["annotations"];
+            let rides = !call.resource.custom && given.is_object();
+            let annotations = (rides && *given != old["metadata"]["annotations"]).then(|| given.clone());
+            reset(object, old, |field| field != "status");
+            if let Some(annotations) = annotations {
+                object["metadata"]["annotations"] = annotations;
+            }
             if object["status"].is_null() {
                 object.as_object_mut().map(|fields| fields.remove("status"));
-            }
-            // Annotations may ride along with the status of built-in kinds.
-            if !call.resource.custom && given["annotations"].is_object() {
-                object["metadata"]["annotations"] = given["annotations"].clone();
             }
         }
         "finalize" => {
@@ -359,6 +357,18 @@ fn keep_parts(call: &Call<'_>, object: &mut Value, old: &Value, subresource: &st
             }
         },
         _ => {}
+    }
+}
+
+/// Gives the chosen fields of `object` the values that they have in `old`. Most have them already, and to see that is
+/// less work than to copy.
+fn reset(object: &mut Value, old: &Value, chosen: impl Fn(&str) -> bool) {
+    let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) else { return };
+    fields.retain(|field, _| !chosen(field) || old.contains_key(field));
+    for (field, value) in old.iter().filter(|(field, _)| chosen(field)) {
+        if fields.get(field) != Some(value) {
+            fields.insert(field.clone(), value.clone());
+        }
     }
 }
 
@@ -378,6 +388,7 @@ fn keep_metadata(object: &mut Value, old: &Value) {
     metadata.remove("selfLink");
     for field in KEPT {
         match old["metadata"].get(field) {
+            Some(value) if metadata.get(field) == Some(value) => {}
             Some(value) => {
                 metadata.insert(field.to_owned(), value.clone());
             }
@@ -436,13 +447,13 @@ pub(crate) fn patch(
     let name = call.name()?;
     let place = call.place(name);
     let old = state.store.get(&place).cloned();
-    let subresource = call.target.subresource.clone().unwrap_or_default();
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
     if call.content_type == "application/apply-patch+yaml" {
-        return apply(state, call, &place, old, &subresource, clock, admission);
+        return apply(state, call, &place, old, subresource, clock, admission);
     }
     let old = old.ok_or_else(|| Failure::not_found(call.resource, name))?;
     let current = from_storage(call.resource, &call.target.version, &old.value);
-    let object = patched(call, &call.resource.group_kind(), &current)?;
+    let object = patched(call, &call.resource.group_kind(), current)?;
     if object["metadata"]["name"] != *name {
         let cause = Cause {
             reason: "FieldValueInvalid",
@@ -451,20 +462,20 @@ pub(crate) fn patch(
         };
         return Err(Failure::invalid(call.resource, name, &[cause]));
     }
-    let (object, unknown) = match subresource.as_str() {
+    let (object, unknown) = match subresource {
         "status" => normalise_for(call, object)?,
         _ => normalise(call, object, true)?,
     };
-    let stored = replace(state, call, &place, object, &subresource, clock)?;
+    let stored = replace(state, call, &place, object, subresource, clock)?;
     answer(call, StatusCode::OK, &stored, clock, &unknown.fields)
 }
 
 /// The object after the patch in the request's body.
-pub(crate) fn patched(call: &Call<'_>, group_kind: &str, current: &Value) -> Result<Value, Failure> {
+pub(crate) fn patched(call: &Call<'_>, group_kind: &str, current: Value) -> Result<Value, Failure> {
     let name = call.name()?;
     let patch = parse(call)?;
     let result = match call.content_type {
-        "application/json-patch+json" => json_patch::apply(current, &patch),
+        "application/json-patch+json" => json_patch::apply(&current, &patch),
         "application/merge-patch+json" => {
             if !patch.is_object() {
                 return Err(Failure::bad_request("the merge patch is no JSON object"));
@@ -472,7 +483,7 @@ pub(crate) fn patched(call: &Call<'_>, group_kind: &str, current: &Value) -> Res
             Ok(merge::apply(current, &patch))
         }
         "application/strategic-merge-patch+json" if !call.resource.custom => {
-            strategic::apply(group_kind, current, &patch)
+            strategic::apply(group_kind, &current, &patch)
         }
         other => {
             let accepted = if call.resource.custom {
@@ -619,17 +630,17 @@ pub(crate) fn delete_collection(
     let wanted = if call.body.is_empty() { Value::Null } else { parse(call)? };
     let options = options(call, &wanted)?;
     let selection = read::selection(call)?;
-    let collection = call.resource.qualified();
+    let collection = &call.resource.qualified;
     let places: Vec<Place> = state
         .store
-        .collection(&collection)
+        .collection(collection)
         .into_iter()
         .flat_map(|found| found.objects.iter())
         .filter(|(key, stored)| {
             call.target.namespace.as_ref().is_none_or(|namespace| key.0 == *namespace)
                 && selection.matches(stored)
         })
-        .map(|(key, _)| Place { collection: collection.as_str().into(), key: key.clone() })
+        .map(|(key, _)| Place { collection: Arc::clone(collection), key: key.clone() })
         .collect();
     let mut items = Vec::new();
     for place in places {
@@ -870,7 +881,7 @@ fn expect_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> 
 }
 
 fn writer<'a>(call: &'a Call<'_>, time: &'a str, subresource: &'a str) -> Writer<'a> {
-    Writer { manager: &call.manager, time, api_version: &call.api_version, subresource }
+    Writer { manager: call.manager, time, api_version: &call.api_version, subresource }
 }
 
 fn answer(

@@ -34,21 +34,15 @@ pub(super) enum Shape {
 
 pub(super) struct Field {
     pub shape: Shape,
-    presence: Presence,
-}
-
-#[derive(PartialEq, Eq)]
-enum Presence {
-    Optional,
-    /// Go writes it though it is empty.
-    Always,
-    /// It must be given.
-    Needed,
+    /// Whether it must be given. Otherwise Go writes it though it is empty, if it is among the expected ones.
+    needed: bool,
 }
 
 pub(super) struct Struct {
     name: &'static str,
     pub fields: BTreeMap<&'static str, Field>,
+    /// Those of the fields that are not optional.
+    expected: Vec<&'static str>,
 }
 
 /// All structs.
@@ -74,11 +68,13 @@ impl Types {
     /// # Errors
     /// The name of a field that must be given and is not.
     pub(super) fn fill(&self, index: usize, object: &mut Map<String, Value>) -> Result<(), &'static str> {
-        for (name, field) in &self.structs[index].fields {
-            if field.presence == Presence::Optional || object.contains_key(*name) {
+        let Struct { fields, expected, .. } = &self.structs[index];
+        for name in expected {
+            if object.contains_key(*name) {
                 continue;
             }
-            if field.presence == Presence::Needed {
+            let field = &fields[name];
+            if field.needed {
                 return Err(name);
             }
             object.insert((*name).to_owned(), self.zero(&field.shape)?);
@@ -138,16 +134,17 @@ fn parse(text: &'static str) -> Types {
     for line in lines() {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["kind", kind, of] => drop(types.kinds.insert(kind, shape(&indices, of))),
-            ["struct", name] => types.structs.push(Struct { name, fields: BTreeMap::new() }),
+            ["struct", name] => {
+                types.structs.push(Struct { name, fields: BTreeMap::new(), expected: Vec::new() })
+            }
             ["", "", name, of] => {
-                let presence = match name.as_bytes().last() {
-                    Some(b'!') => Presence::Always,
-                    Some(b'+') => Presence::Needed,
-                    _ => Presence::Optional,
-                };
-                let field = Field { shape: shape(&indices, of), presence };
+                let field = Field { shape: shape(&indices, of), needed: name.ends_with('+') };
+                let bare = name.trim_end_matches(['!', '+']);
                 if let Some(last) = types.structs.last_mut() {
-                    last.fields.insert(name.trim_end_matches(['!', '+']), field);
+                    if bare != *name {
+                        last.expected.push(bare);
+                    }
+                    last.fields.insert(bare, field);
                 }
             }
             _ => {}

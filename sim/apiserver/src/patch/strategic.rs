@@ -526,7 +526,7 @@ mod tests {
         #[test]
         fn without_lists_it_is_a_merge_patch(current in prop::collection::btree_map("[a-c]", 0..3u8, 0..3), patch in prop::collection::btree_map("[a-d]", prop::option::of(0..3u8), 0..4)) {
             let (current, patch) = (json!({"data": current}), json!({"data": patch}));
-            prop_assert_eq!(apply("/ConfigMap", &current, &patch).unwrap(), crate::patch::merge::apply(&current, &patch));
+            prop_assert_eq!(apply("/ConfigMap", &current, &patch).unwrap(), crate::patch::merge::apply(current, &patch));
         }
     }
 }
