@@ -52,17 +52,17 @@ impl Client {
         Ok(Client { network: world.users(Some(&gateway.cluster))?, connect_to: Some(address) })
     }
 
-    /// A request to a URL, ready to be sent as often as one likes.
+    /// A request to a URL.
     ///
     /// # Errors
     /// A sentence on the part that is no HTTP; method and headers were checked when the scenario was read.
-    pub(super) fn template(
+    pub(super) fn request(
         &self,
         method: &str,
         url: &str,
         headers: &BTreeMap<String, String>,
         body: Option<&str>,
-    ) -> Result<Template, String> {
+    ) -> Result<Request, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
         let authority = uri.authority().ok_or_else(|| format!("{url}: no host"))?;
         let target = match &self.connect_to {
@@ -82,14 +82,11 @@ impl Client {
             builder = builder.header(header::HOST, authority.as_str());
         }
         let body = body.map(|body| Bytes::from(body.to_owned())).unwrap_or_default();
-        builder.body(body).map(Template).map_err(|error| error.to_string())
+        builder.body(body).map_err(|error| error.to_string())
     }
 
     /// Sends one request.
-    pub(super) async fn send(&self, template: &Template) -> Result<Response, DialError> {
-        self.network.send(template.0.clone()).await
+    pub(super) async fn send(&self, request: Request) -> Result<Response, DialError> {
+        self.network.send(request).await
     }
 }
-
-/// A request that can be sent again.
-pub(super) struct Template(Request);

@@ -6,6 +6,7 @@
 mod canaries;
 mod check;
 mod client;
+mod cookies;
 mod expectation;
 mod fault;
 mod objects;

@@ -244,8 +244,8 @@ impl Runner<'_> {
         self.say(step, what.clone());
         let origin: &Origin = &check.from;
         let client = Client::at(&self.world, origin).await.map_err(StepError::Unusable)?;
-        let request = client.template(&check.method, &check.url, &check.headers, check.body.as_deref());
-        let answer = client.send(&request.map_err(StepError::Unusable)?).await;
+        let request = client.request(&check.method, &check.url, &check.headers, check.body.as_deref());
+        let answer = client.send(request.map_err(StepError::Unusable)?).await;
         let (status, text) = match &answer {
             Ok(response) => {
                 (response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned())

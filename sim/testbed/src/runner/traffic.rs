@@ -7,11 +7,12 @@ use std::time::Duration;
 use clock::{Clock, Seed};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use program::latency;
+use program::{Request, latency};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::client::{Client, Template};
+use super::client::Client;
+use super::cookies::Cookies;
 use super::record::Record;
 use super::schedule::Schedule;
 use crate::World;
@@ -69,7 +70,7 @@ impl Stream {
         (clock, seed): (Clock, Seed),
     ) -> Result<Stream, String> {
         let client = Client::at(world, &spec.from).await?;
-        let request = client.template(&spec.method, &spec.url, &spec.headers, spec.body.as_deref())?;
+        let request = client.request(&spec.method, &spec.url, &spec.headers, spec.body.as_deref())?;
         let stop = Arc::new(Stop::default());
         let shared = Arc::new(Shared {
             request,
@@ -104,7 +105,7 @@ struct Shared {
     spec: Traffic,
     index: u16,
     client: Client,
-    request: Template,
+    request: Request,
     timeout: Duration,
     clock: Clock,
     record: Arc<Record>,
@@ -126,7 +127,7 @@ impl Shared {
                 () = self.stop.asked() => break,
                 () = self.reach(due), if due.is_some() => {
                     if flying.len() < IN_FLIGHT_MAX {
-                        flying.push(self.send());
+                        flying.push(self.send(None));
                     } else {
                         let error = "too many requests on their way".to_owned();
                         self.record.add(self.index, self.clock.elapsed(), Duration::ZERO, Err(error));
@@ -155,6 +156,7 @@ impl Shared {
     async fn closed_client(&self, closed: &Closed) {
         let end = self.spec.duration.map(|duration| self.start + duration.0);
         let mut local = self.start;
+        let mut cookies = closed.keep_cookies.then(Cookies::default);
         while !self.stop.is_asked() && end.is_none_or(|end| local < end) {
             if local.saturating_sub(self.clock.elapsed()) >= GRANULARITY {
                 tokio::select! { biased;
@@ -163,18 +165,25 @@ impl Shared {
                 }
             }
             let sent = local.max(self.clock.elapsed().saturating_sub(GRANULARITY));
-            let latency = self.send().await.max(LEAST_LATENCY);
+            let latency = self.send(cookies.as_mut()).await.max(LEAST_LATENCY);
             local = (sent + latency).max(self.clock.elapsed().saturating_sub(GRANULARITY)) + closed.think.0;
         }
     }
 
-    /// Sends one request and records it; returns its latency.
-    async fn send(&self) -> Duration {
+    /// Sends one request, with a client's cookies if it keeps any, and records it; returns its latency.
+    async fn send(&self, mut cookies: Option<&mut Cookies>) -> Duration {
         let sent = self.clock.elapsed();
-        let answer = self.clock.timeout(self.timeout, self.client.send(&self.request)).await;
+        let mut request = self.request.clone();
+        if let Some(cookies) = &mut cookies {
+            cookies.send(request.headers_mut(), sent);
+        }
+        let answer = self.clock.timeout(self.timeout, self.client.send(request)).await;
         let now = self.clock.elapsed();
         match answer {
             Ok(Ok(response)) => {
+                if let Some(cookies) = cookies {
+                    cookies.keep(response.headers(), now);
+                }
                 let latency = latency(&response);
                 let version = super::version_of(&response);
                 self.record.add(self.index, now, latency, Ok((response.status().as_u16(), version)));

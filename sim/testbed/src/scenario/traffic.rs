@@ -82,4 +82,7 @@ pub struct Closed {
     /// How long a client thinks between an answer and its next request.
     #[serde(default)]
     pub think: Span,
+    /// Whether each client keeps the cookies that answers set and sends them along, as a browser does.
+    #[serde(default)]
+    pub keep_cookies: bool,
 }
