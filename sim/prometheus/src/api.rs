@@ -7,6 +7,7 @@ use program::{Request, Response, respond, respond_json};
 use promql::{Evaluation, Matcher, Query, QueryError, Value, format_float, parse_duration, parse_selector};
 use serde_json::{Value as Json, json};
 
+use crate::scrape::Identity;
 use crate::server::Server;
 
 /// Parameters by name, from query and form.
@@ -250,16 +251,17 @@ fn targets(server: &Server) -> Json {
     let active: Vec<Json> = server
         .targets()
         .into_iter()
-        .map(|target| {
-            let health = match &target.last {
+        .map(|(target, last)| {
+            let health = match &last {
                 None => "unknown",
                 Some(last) if last.error.is_empty() => "up",
                 Some(_) => "down",
             };
-            let last = target.last.as_ref();
+            let last = last.as_ref();
+            let Identity { url, labels, .. } = &*target.identity;
             json!({
-                "discoveredLabels": target.discovered, "labels": target.labels, "scrapePool": target.job.name,
-                "scrapeUrl": target.url, "globalUrl": target.url, "health": health,
+                "discoveredLabels": target.discovered, "labels": labels, "scrapePool": target.job.name,
+                "scrapeUrl": url, "globalUrl": url, "health": health,
                 "lastError": last.map_or("", |last| last.error.as_str()),
                 "lastScrape": last.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |last| last.at.to_string()),
                 "lastScrapeDuration": last.map_or(0.0, |last| last.took.as_secs_f64()),

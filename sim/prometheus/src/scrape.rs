@@ -14,16 +14,23 @@ use crate::discovery::Discovery;
 use crate::exposition;
 use crate::relabel::{self, Draft};
 
-/// Health of a target, as `/api/v1/targets` shows it.
-#[derive(Clone, Debug)]
+/// What is scraped.
+#[derive(Debug)]
 pub(crate) struct Target {
     pub job: Arc<Job>,
-    pub url: String,
     /// As discovered.
     pub discovered: Draft,
+    pub identity: Arc<Identity>,
+}
+
+/// What makes a target another one than others.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    /// The job's name.
+    pub job: String,
+    pub url: String,
     /// After relabelling, without `__` labels.
     pub labels: Draft,
-    pub last: Option<LastScrape>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,16 +40,42 @@ pub(crate) struct LastScrape {
     pub error: String,
 }
 
-/// The targets that are scraped, by job and labels.
+/// The targets that are scraped.
 #[derive(Clone, Default)]
-pub(crate) struct Targets(Arc<Mutex<BTreeMap<Key, Running>>>);
+pub(crate) struct Targets(Arc<Mutex<State>>);
 
-type Key = (String, String, Draft);
+#[derive(Default)]
+struct State {
+    running: BTreeMap<Arc<Identity>, Running>,
+    relabelled: Relabelled,
+}
 
 struct Running {
-    target: Target,
+    target: Arc<Target>,
     tasks: Tasks,
     series: Arc<Mutex<Known>>,
+    last: Option<LastScrape>,
+}
+
+/// What became of discovered labels the last time: most are there the next time, too.
+#[derive(Default)]
+struct Relabelled {
+    config: Option<Arc<Config>>,
+    /// By job, in the configuration's order.
+    jobs: Vec<(Arc<Job>, Made)>,
+}
+
+/// A job's targets, by the labels with which they were discovered; `None` for those that are not to be scraped.
+type Made = BTreeMap<Draft, Option<Arc<Target>>>;
+
+impl Relabelled {
+    /// What is known of another configuration is of no use.
+    fn for_config(&mut self, config: &Arc<Config>) {
+        if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
+            let jobs = config.jobs.iter().map(|job| (Arc::new(job.clone()), Made::new())).collect();
+            *self = Relabelled { config: Some(Arc::clone(config)), jobs };
+        }
+    }
 }
 
 /// The series of one target.
@@ -66,18 +99,28 @@ struct Seen {
 type Shared = Arc<Mutex<Storage>>;
 
 impl Targets {
-    /// All targets, in order.
-    pub(crate) fn list(&self) -> Vec<Target> {
-        self.lock().values().map(|running| running.target.clone()).collect()
+    /// All targets, in order, and how their last scrapes went.
+    pub(crate) fn list(&self) -> Vec<(Arc<Target>, Option<LastScrape>)> {
+        let state = self.lock();
+        state.running.values().map(|running| (Arc::clone(&running.target), running.last.clone())).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Running>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().expect("no holder of this lock panics")
     }
 
     /// Brings the loops to what is discovered now: new targets start, vanished ones end and go stale.
-    pub(crate) fn sync(&self, context: &Context, config: &Config, discovery: &Discovery, storage: &Shared) {
-        let mut wanted: BTreeMap<Key, Target> = BTreeMap::new();
+    pub(crate) fn sync(
+        &self,
+        context: &Context,
+        config: &Arc<Config>,
+        discovery: &Discovery,
+        storage: &Shared,
+    ) {
+        let mut state = self.lock();
+        let State { running, relabelled } = &mut *state;
+        relabelled.for_config(config);
+        let mut wanted: BTreeMap<Arc<Identity>, Arc<Target>> = BTreeMap::new();
         // Jobs that look for the same find the same.
         let mut looked: Vec<(&Kubernetes, Vec<Draft>)> = Vec::new();
         for found in config.jobs.iter().flat_map(|job| &job.kubernetes) {
@@ -86,27 +129,33 @@ impl Targets {
             }
         }
         let look = |wanted: &Kubernetes| looked.iter().find(|(known, _)| *known == wanted);
-        for job in &config.jobs {
-            let job = Arc::new(job.clone());
-            let discovered = job.kubernetes.iter().filter_map(look).flat_map(|(_, drafts)| drafts).cloned();
-            let fixed = job.static_groups.iter().flat_map(|group| {
-                group.targets.iter().map(|address| {
-                    let mut labels = group.labels.clone();
+        for (job, known) in &mut relabelled.jobs {
+            let discovered = job.kubernetes.iter().filter_map(look).flat_map(|(_, drafts)| drafts);
+            let fixed: Vec<Draft> = job
+                .static_groups
+                .iter()
+                .flat_map(|group| group.targets.iter().map(|address| (&group.labels, address)))
+                .map(|(labels, address)| {
+                    let mut labels = labels.clone();
                     labels.insert("__address__".to_owned(), address.clone());
                     labels
                 })
-            });
-            for draft in discovered.chain(fixed) {
-                if let Some(target) = target(&job, draft) {
-                    let key = (job.name.clone(), target.url.clone(), target.labels.clone());
-                    wanted.entry(key).or_insert(target);
+                .collect();
+            let mut now_known = Made::new();
+            for draft in discovered.chain(&fixed) {
+                let (draft, made) = known
+                    .remove_entry(draft)
+                    .unwrap_or_else(|| (draft.clone(), target(job, draft.clone()).map(Arc::new)));
+                if let Some(target) = &made {
+                    wanted.entry(Arc::clone(&target.identity)).or_insert_with(|| Arc::clone(target));
                 }
+                now_known.insert(draft, made);
             }
+            *known = now_known;
         }
-        let mut running = self.lock();
         let now = context.clock.now().as_millisecond();
-        running.retain(|key, entry| {
-            let keep = wanted.contains_key(key);
+        running.retain(|identity, entry| {
+            let keep = wanted.contains_key(identity);
             if !keep {
                 entry.tasks.abort_all();
                 let mut known = entry.series.lock().expect("no holder of this lock panics");
@@ -114,8 +163,8 @@ impl Targets {
             }
             keep
         });
-        for (key, target) in wanted {
-            if running.contains_key(&key) {
+        for (identity, target) in wanted {
+            if running.contains_key(&identity) {
                 continue;
             }
             let tasks = Tasks::default();
@@ -123,19 +172,18 @@ impl Targets {
             let scraper = Scraper {
                 context: context.clone(),
                 targets: self.clone(),
-                key: key.clone(),
-                target: target.clone(),
+                target: Arc::clone(&target),
                 series: Arc::clone(&series),
                 storage: Arc::clone(storage),
             };
             tasks.spawn(scraper.run());
-            running.insert(key, Running { target, tasks, series });
+            running.insert(identity, Running { target, tasks, series, last: None });
         }
     }
 
     /// Ends all loops.
     pub(crate) fn stop(&self) {
-        self.lock().values().for_each(|running| running.tasks.abort_all());
+        self.lock().running.values().for_each(|running| running.tasks.abort_all());
     }
 }
 
@@ -168,14 +216,14 @@ fn target(job: &Arc<Job>, discovered: Draft) -> Option<Target> {
     let url = format!("{}://{address}{}{query}", labels["__scheme__"], labels["__metrics_path__"]);
     labels.entry("instance".to_owned()).or_insert(address);
     labels.retain(|name, _| !name.starts_with("__"));
-    Some(Target { job: Arc::clone(job), url, discovered, labels, last: None })
+    let identity = Arc::new(Identity { job: job.name.clone(), url, labels });
+    Some(Target { job: Arc::clone(job), discovered, identity })
 }
 
 struct Scraper {
     context: Context,
     targets: Targets,
-    key: Key,
-    target: Target,
+    target: Arc<Target>,
     series: Arc<Mutex<Known>>,
     storage: Shared,
 }
@@ -187,10 +235,11 @@ impl Scraper {
         // Targets are spread over the interval by a hash of what they are, as Prometheus spreads them.
         let seed = self
             .target
+            .identity
             .labels
             .iter()
             .fold(clock::Seed::new(0), |seed, (name, value)| seed.child(name).child(value));
-        let spread = seed.child(&self.target.url).value() as u128 % interval.as_nanos().max(1);
+        let spread = seed.child(&self.target.identity.url).value() as u128 % interval.as_nanos().max(1);
         let now = clock.now().as_nanosecond().unsigned_abs();
         let into = now % interval.as_nanos().max(1);
         let wait = (spread + interval.as_nanos() - into) % interval.as_nanos().max(1);
@@ -200,8 +249,8 @@ impl Scraper {
             let at = clock.now();
             let (result, took) = self.fetch().await;
             let error = self.take(at, took, result);
-            if let Some(running) = self.targets.lock().get_mut(&self.key) {
-                running.target.last = Some(LastScrape { at, took, error });
+            if let Some(running) = self.targets.lock().running.get_mut(&self.target.identity) {
+                running.last = Some(LastScrape { at, took, error });
             }
             while due <= clock.elapsed() {
                 due += interval;
@@ -211,7 +260,7 @@ impl Scraper {
 
     async fn fetch(&self) -> (Result<Bytes, String>, Duration) {
         let clock = self.context.clock;
-        let request = http::Request::get(&self.target.url)
+        let request = http::Request::get(&self.target.identity.url)
             .header(http::header::ACCEPT, "text/plain;version=0.0.4;q=1,*/*;q=0.1")
             .header(http::header::USER_AGENT, "Prometheus")
             .body(Bytes::new());
@@ -220,7 +269,7 @@ impl Scraper {
             Err(error) => return (Err(error.to_string()), Duration::ZERO),
         };
         let started = clock.elapsed();
-        let get = |error: &str| format!("Get {:?}: {error}", self.target.url);
+        let get = |error: &str| format!("Get {:?}: {error}", self.target.identity.url);
         match clock.timeout(self.target.job.timeout, self.context.network.send(request)).await {
             Err(_) => (Err(get("context deadline exceeded")), self.target.job.timeout),
             Ok(Err(error)) => (Err(get(&error.to_string())), clock.elapsed() - started),
@@ -261,7 +310,8 @@ impl Scraper {
                 let place = match known.place(line.series, next) {
                     Some(place) => place,
                     None => {
-                        let Some(labels) = series_labels(job, &self.target.labels, line.series)? else {
+                        let Some(labels) = series_labels(job, &self.target.identity.labels, line.series)?
+                        else {
                             continue;
                         };
                         known.add(line.series, storage.series(&labels))
@@ -284,7 +334,7 @@ impl Scraper {
         known.mark_unseen(&mut storage, at_ms);
         let report = *known.report.get_or_insert_with(|| {
             ["up", "scrape_duration_seconds", "scrape_samples_scraped"].map(|name| {
-                let mut labels = self.target.labels.clone();
+                let mut labels = self.target.identity.labels.clone();
                 labels.insert("__name__".to_owned(), name.to_owned());
                 storage.series(&Labels::from_pairs(labels))
             })

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::api;
 use crate::config::{self, Config};
 use crate::discovery::Discovery;
-use crate::scrape::{Target, Targets};
+use crate::scrape::{LastScrape, Target, Targets};
 
 /// How often old samples are removed.
 const TRIM_PERIOD: Duration = Duration::from_secs(300);
@@ -169,7 +169,7 @@ impl Server {
         self.loaded.lock().expect("no holder of this lock panics").text.clone()
     }
 
-    pub(crate) fn targets(&self) -> Vec<Target> {
+    pub(crate) fn targets(&self) -> Vec<(Arc<Target>, Option<LastScrape>)> {
         self.targets.list()
     }
 
