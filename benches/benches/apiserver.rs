@@ -15,6 +15,10 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+/// As in `coalmine` itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PATH: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 fn runtime() -> Runtime {

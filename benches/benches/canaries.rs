@@ -20,6 +20,10 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use testbed::world::{ClusterSpec, MeshSpec, Role, Telemetry, World, WorldSpec};
 
+/// As in `coalmine` itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CLUSTER: &str = "kind";
 /// Pods that a node takes; a canary in progress has two, and one more for a moment.
 const PODS_PER_NODE: u32 = 110;
