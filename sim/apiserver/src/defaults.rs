@@ -52,7 +52,15 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
             set(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
             pod_spec(&mut spec["template"]["spec"]);
         }
-        "batch/Job" => pod_spec(&mut object["spec"]["template"]["spec"]),
+        "batch/Job" => {
+            let own_labels =
+                object["metadata"]["labels"].as_object().is_some_and(|labels| !labels.is_empty());
+            let template_labels = object["spec"]["template"]["metadata"]["labels"].clone();
+            if !own_labels && template_labels.is_object() {
+                object["metadata"]["labels"] = template_labels;
+            }
+            job_spec(&mut object["spec"]);
+        }
         "/Service" => service(&mut object["spec"]),
         "/Secret" => {
             set(object, "type", json!("Opaque"));
@@ -80,6 +88,40 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
         }
         _ => {}
     }
+}
+
+fn job_spec(spec: &mut Value) {
+    if spec["completions"].is_null() && spec["parallelism"].is_null() {
+        set(spec, "completions", json!(1));
+    }
+    set(spec, "parallelism", json!(1));
+    let per_index = !spec["backoffLimitPerIndex"].is_null();
+    set(spec, "backoffLimit", if per_index { json!(i32::MAX) } else { json!(6) });
+    set(spec, "completionMode", json!("NonIndexed"));
+    set(spec, "suspend", json!(false));
+    set(spec, "manualSelector", json!(false));
+    let has_policy = !spec["podFailurePolicy"].is_null();
+    set(spec, "podReplacementPolicy", json!(if has_policy { "Failed" } else { "TerminatingOrFailed" }));
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+/// Gives a new Job the selector and the labels that set its pods apart, unless it brings a selector of its own.
+pub(crate) fn job_selector(job: &mut Value) {
+    if job["spec"]["manualSelector"] == true {
+        return;
+    }
+    let (name, uid) = (job["metadata"]["name"].clone(), job["metadata"]["uid"].clone());
+    let spec = &mut job["spec"];
+    set(&mut spec["template"], "metadata", json!({}));
+    set(&mut spec["template"]["metadata"], "labels", json!({}));
+    let labels = &mut spec["template"]["metadata"]["labels"];
+    for prefix in ["", "batch.kubernetes.io/"] {
+        set(labels, &format!("{prefix}job-name"), name.clone());
+        set(labels, &format!("{prefix}controller-uid"), uid.clone());
+    }
+    set(spec, "selector", json!({}));
+    set(&mut spec["selector"], "matchLabels", json!({}));
+    set(&mut spec["selector"]["matchLabels"], "batch.kubernetes.io/controller-uid", uid);
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {

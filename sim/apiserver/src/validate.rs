@@ -72,6 +72,7 @@ pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>)
                 causes.invalid("spec.selector", &spec["selector"], "field is immutable");
             }
         }
+        "batch/Job" => job(spec, old_spec, &object["metadata"], &mut causes),
         "/Service" => service(spec, old_spec, &mut causes),
         "autoscaling/HorizontalPodAutoscaler" => autoscaler(spec, &mut causes),
         "/ConfigMap" | "/Secret" => {
@@ -144,30 +145,77 @@ fn labels(labels: &Value, path: &str, causes: &mut Causes) {
     }
 }
 
+fn job(spec: &Value, old: Option<&Value>, metadata: &Value, causes: &mut Causes) {
+    const COUNTS: [&str; 6] = [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "backoffLimitPerIndex",
+        "ttlSecondsAfterFinished",
+    ];
+    for field in COUNTS {
+        if spec[field].as_i64().is_some_and(|count| count < 0) {
+            causes.invalid(format!("spec.{field}"), &spec[field], "must be greater than or equal to 0");
+        }
+    }
+    let modes = ["Indexed", "NonIndexed"];
+    match spec["completionMode"].as_str() {
+        Some("Indexed") if spec["completions"].is_null() => {
+            causes.required("spec.completions", "when completion mode is Indexed");
+        }
+        Some("Indexed") => {
+            if spec["parallelism"].as_i64().is_some_and(|parallelism| parallelism > 100_000) {
+                let why = "must be less than or equal to 100000 when completion mode is Indexed";
+                causes.invalid("spec.parallelism", &spec["parallelism"], why);
+            }
+        }
+        Some("NonIndexed") => {
+            if !spec["backoffLimitPerIndex"].is_null() {
+                causes.invalid(
+                    "spec.backoffLimitPerIndex",
+                    &spec["backoffLimitPerIndex"],
+                    "requires indexed completion mode",
+                );
+            }
+        }
+        _ => causes.unsupported("spec.completionMode", &spec["completionMode"], &modes),
+    }
+    selected(spec, causes);
+    let template_labels = &spec["template"]["metadata"]["labels"];
+    labels(template_labels, "spec.template.labels", causes);
+    if spec["manualSelector"] != true {
+        for (label, wanted) in [
+            ("batch.kubernetes.io/controller-uid", &metadata["uid"]),
+            ("batch.kubernetes.io/job-name", &metadata["name"]),
+        ] {
+            if template_labels[label] != *wanted {
+                let why = format!("must be '{}'", wanted.as_str().unwrap_or_default());
+                causes.invalid("spec.template.metadata.labels", template_labels, &why);
+            }
+        }
+    }
+    pod_spec(&spec["template"]["spec"], "spec.template.spec", causes);
+    if !matches!(spec["template"]["spec"]["restartPolicy"].as_str(), Some("OnFailure" | "Never")) {
+        let hint = "valid values: \"OnFailure\", \"Never\"";
+        causes.required("spec.template.spec.restartPolicy", hint);
+    }
+    let Some(old) = old else { return };
+    // Indexed Jobs may grow and shrink, if their parallelism does alike.
+    let is_elastic = spec["completionMode"] == "Indexed" && spec["completions"] == spec["parallelism"];
+    for field in ["completions", "selector", "completionMode", "template"] {
+        if spec[field] != old[field] && !(field == "completions" && is_elastic) {
+            causes.invalid(format!("spec.{field}"), &spec[field], "field is immutable");
+        }
+    }
+}
+
 fn workload(spec: &Value, causes: &mut Causes) {
     if spec["replicas"].as_i64().is_some_and(|replicas| replicas < 0) {
         causes.invalid("spec.replicas", &spec["replicas"], "must be greater than or equal to 0");
     }
-    let selector = &spec["selector"];
-    let is_empty = |part: &str| {
-        selector[part].as_object().is_none_or(|fields| fields.is_empty())
-            && selector[part].as_array().is_none_or(|items| items.is_empty())
-    };
-    let template_labels = &spec["template"]["metadata"]["labels"];
-    if is_empty("matchLabels") && is_empty("matchExpressions") {
-        causes.required("spec.selector", "");
-    } else {
-        match LabelSelector::from_object(selector) {
-            Err(error) => causes.invalid("spec.selector", selector, &error),
-            Ok(selector) if !selector.matches_labels(template_labels) => causes.invalid(
-                "spec.template.metadata.labels",
-                template_labels,
-                "`selector` does not match template `labels`",
-            ),
-            Ok(_) => {}
-        }
-    }
-    labels(template_labels, "spec.template.labels", causes);
+    selected(spec, causes);
+    labels(&spec["template"]["metadata"]["labels"], "spec.template.labels", causes);
     let rolling = &spec["strategy"]["rollingUpdate"];
     let kind = &spec["strategy"]["type"];
     if kind.is_string() && kind != "RollingUpdate" && kind != "Recreate" {
@@ -197,6 +245,29 @@ fn workload(spec: &Value, causes: &mut Causes) {
     let restart = &spec["template"]["spec"]["restartPolicy"];
     if restart.is_string() && restart != "Always" {
         causes.unsupported("spec.template.spec.restartPolicy", restart, &["Always"]);
+    }
+}
+
+/// A selector that selects something, and the template's pods.
+fn selected(spec: &Value, causes: &mut Causes) {
+    let selector = &spec["selector"];
+    let is_empty = |part: &str| {
+        selector[part].as_object().is_none_or(|fields| fields.is_empty())
+            && selector[part].as_array().is_none_or(|items| items.is_empty())
+    };
+    let template_labels = &spec["template"]["metadata"]["labels"];
+    if is_empty("matchLabels") && is_empty("matchExpressions") {
+        causes.required("spec.selector", "");
+    } else {
+        match LabelSelector::from_object(selector) {
+            Err(error) => causes.invalid("spec.selector", selector, &error),
+            Ok(selector) if !selector.matches_labels(template_labels) => causes.invalid(
+                "spec.template.metadata.labels",
+                template_labels,
+                "`selector` does not match template `labels`",
+            ),
+            Ok(_) => {}
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use ::lint::{Facts, Finding, Level, RULES};
 use ::whatif::manifest;
 use ::whatif::model::Telemetry;
+use ::whatif::source::Disk;
 use clap::{Args, ValueEnum};
 
 use crate::output;
@@ -93,7 +94,7 @@ fn look(arguments: &LintArguments) -> Result<Vec<Finding>, String> {
     if !(arguments.rate >= 0.0 && arguments.rate.is_finite()) {
         return Err(format!("--rate {}: write a number that is not negative", arguments.rate));
     }
-    let documents = manifest::read(&arguments.files)?;
+    let documents = manifest::read(&Disk, &arguments.files)?;
     if !documents.iter().any(|document| document.kind() == "Canary") {
         let files: Vec<String> = arguments.files.iter().map(|file| file.display().to_string()).collect();
         return Err(format!("no Canary in {}: nothing to look at", files.join(", ")));

@@ -3,6 +3,8 @@
 mod find;
 mod full;
 mod lint;
+#[cfg(feature = "live")]
+mod on_kubernetes;
 mod output;
 mod run;
 #[cfg(feature = "live")]
@@ -42,7 +44,7 @@ enum Command {
     /// Simulates many releases of good and bad versions under a Canary as it is shipped: how often bad ones are
     /// promoted and good ones rolled back, after how long, and what users see meanwhile.
     ///
-    /// Exit code: 0, 1 if no policy meets the goal of --optimize, 2 if the input is unusable.
+    /// Exit code: 0, 1 if no policy meets the goal of --optimize, 2 if the input is unusable or a shard elsewhere fails.
     Whatif(Box<whatif::WhatIfArguments>),
     /// Bring a testbed up on sockets of this machine, in real time, for kubectl and other real tools.
     ///

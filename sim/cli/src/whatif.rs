@@ -7,25 +7,31 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ::whatif::experiment::{self, Experiment, Overrides, Variation};
+use ::whatif::experiment::{Experiment, Overrides, Variation};
 use ::whatif::field;
 use ::whatif::goal::Goal;
+use ::whatif::request::{self, Question, Request};
 use ::whatif::results::Results;
 use ::whatif::rollout::{End, Outcome};
 use ::whatif::run::{self, Plan};
 use ::whatif::scenario;
+use ::whatif::source::{Copying, Disk};
 use ::whatif::sweep::{self, Options, Point};
 use ::whatif::{Setting, Span};
 use clap::{Args, Subcommand, ValueEnum};
 use clock::Seed;
 use report::whatif::Example;
 
+#[cfg(feature = "live")]
+use crate::on_kubernetes::{self, OnArguments};
 use crate::{full, output};
 
 /// The exit code when no policy meets the goal.
 const UNMET: u8 = 1;
 /// The exit code of unusable input.
-const UNUSABLE: u8 = 2;
+pub const UNUSABLE: u8 = 2;
+/// The exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
 /// Rollouts of each version when there is one policy.
 const ROLLOUTS: u64 = 100_000;
 /// Rollouts of each version when there are several policies.
@@ -75,15 +81,15 @@ pub struct WhatIfArguments {
     #[arg(long, value_name = "DURATION")]
     scrape_interval: Option<Span>,
     /// Try these values of a field of the Canary, e.g. analysis.stepWeight=5,10,20 or, with --random, 5..50.
-    #[arg(long, value_name = "FIELD=VALUES", value_parser = Variation::parse)]
-    vary: Vec<Variation>,
+    #[arg(long, value_name = "FIELD=VALUES", value_parser = variation)]
+    vary: Vec<String>,
     /// Try this many random points of the variations instead of all combinations.
     #[arg(long, value_name = "N")]
     random: Option<u64>,
     /// Find the best policy, e.g. "false alarms < 1%, release < 15m, least user errors". Without --vary, the interval,
     /// threshold and steps are varied.
-    #[arg(long, value_name = "GOAL", value_parser = Goal::parse)]
-    optimize: Option<Goal>,
+    #[arg(long, value_name = "GOAL", value_parser = goal)]
+    optimize: Option<String>,
     /// Stop when the shares of promoted versions are known to within this much, e.g. 0.5%.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     precision: Option<f64>,
@@ -117,12 +123,31 @@ pub struct WhatIfArguments {
     /// Print no progress.
     #[arg(short, long)]
     quiet: bool,
+    #[cfg(feature = "live")]
+    #[command(flatten)]
+    on: OnArguments,
 }
 
 #[derive(Debug, Subcommand)]
 enum WhatIfCommand {
     /// Merge the results of shards, written with --out.
     Merge(MergeArguments),
+    /// Run one shard of a request and print its results as JSON: what the pods of --on kubernetes do.
+    Shard(ShardArguments),
+}
+
+/// A shard of a request.
+#[derive(Debug, Args)]
+struct ShardArguments {
+    /// The request, as --on kubernetes writes it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The shard's number, from 0.
+    #[arg(long, value_name = "N")]
+    index: u64,
+    /// Threads; as many as there are cores unless told.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
 }
 
 /// Results to merge.
@@ -165,12 +190,32 @@ enum Engine {
     Full,
 }
 
+impl Engine {
+    /// Its name in results.
+    fn name(self) -> &'static str {
+        match self {
+            Engine::Fast => "fast",
+            Engine::Full => "full",
+        }
+    }
+}
+
 /// A file whose name says which kind of table it is.
 fn table(text: &str) -> Result<PathBuf, String> {
     match Path::new(text).extension().and_then(|ending| ending.to_str()) {
         Some("csv" | "parquet") => Ok(PathBuf::from(text)),
         _ => Err("the file's name must end with .csv or .parquet".to_owned()),
     }
+}
+
+/// A variation, as it was written.
+fn variation(text: &str) -> Result<String, String> {
+    Variation::parse(text).map(|_| text.to_owned())
+}
+
+/// A goal, as it was written.
+fn goal(text: &str) -> Result<String, String> {
+    Goal::parse(text).map(|_| text.to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -203,6 +248,7 @@ fn shard(text: &str) -> Result<(u64, u64), String> {
 pub fn run(arguments: &WhatIfArguments) -> ExitCode {
     let done = match &arguments.command {
         Some(WhatIfCommand::Merge(merging)) => merge(merging),
+        Some(WhatIfCommand::Shard(part)) => shard_of_request(part),
         None => find_out(arguments),
     };
     done.unwrap_or_else(|problem| {
@@ -212,27 +258,16 @@ pub fn run(arguments: &WhatIfArguments) -> ExitCode {
 }
 
 fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
-    let overrides = Overrides {
-        dialect: arguments.dialect.clone(),
-        canary: arguments.canary.clone(),
-        rate: arguments.rate,
-        bad_errors: arguments.bad_errors,
-        bad_slowdown: arguments.bad_slowdown,
-        scrape_interval: arguments.scrape_interval,
-    };
-    let mut experiment = experiment::read(&arguments.files, &overrides)?;
-    experiment.seed = arguments.seed.unwrap_or(experiment.seed);
-    experiment.random = arguments.random.or(experiment.random);
-    experiment.goal = arguments.optimize.clone().or(experiment.goal);
-    experiment.precision = arguments.precision.or(experiment.precision);
-    if !arguments.vary.is_empty() {
-        experiment.vary.clone_from(&arguments.vary);
-    }
-    if arguments.shard.is_some() && experiment.precision.is_some_and(|precision| precision > 0.0) {
-        return Err(
-            "--shard and --precision: a part that stops early cannot be merged; leave one of them out"
-                .to_owned(),
-        );
+    let question = question(arguments);
+    let copying = Copying::new(&Disk);
+    let experiment = question.experiment(&copying, &arguments.files)?;
+    let parts = arguments.shard.map(|_| "--shard").or(elsewhere(arguments).map(|_| "--on"));
+    if let Some(parts) = parts
+        && experiment.precision.is_some_and(|precision| precision > 0.0)
+    {
+        return Err(format!(
+            "{parts} and --precision: a part that stops early cannot be merged; leave one of them out"
+        ));
     }
     if let Some(index) = arguments.replay {
         return replay(&experiment, index, &arguments.of, arguments.scenario.as_deref());
@@ -244,28 +279,36 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
         (Engine::Fast, _) => ROLLOUTS_SWEEP,
     };
     let rollouts = arguments.rollouts.or(experiment.rollouts).unwrap_or(default);
-    let jobs =
-        arguments.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let bar = Progress::new(arguments.quiet);
-    let report = |done: u64| bar.add(done);
-    let fast = sweep::fast(Plan {
-        seed: Seed::new(experiment.seed),
-        jobs,
-        precision: experiment.precision.unwrap_or(0.0),
-        progress: &report,
-    });
-    let full = full::engine(experiment.seed, jobs, &report);
-    let is_fast = arguments.engine == Engine::Fast;
-    let options = Options {
-        rollouts,
-        shard: arguments.shard.unwrap_or((0, 1)),
-        curves: points.len() == 1 && is_fast,
-        simulate: if is_fast { &fast } else { &full },
-        engine: if is_fast { "fast" } else { "full" },
+    let engine = arguments.engine;
+    let mut results = match elsewhere(arguments) {
+        None => {
+            let shard = arguments.shard.unwrap_or((0, 1));
+            simulate(&experiment, &points, engine, (rollouts, shard), arguments.jobs, &bar)?
+        }
+        Some(shards) => {
+            let request = Request {
+                api_version: request::KIND.0.to_owned(),
+                kind: request::KIND.1.to_owned(),
+                paths: arguments.files.iter().map(|file| file.display().to_string()).collect(),
+                source: copying.copied(),
+                question,
+                engine: engine.name().to_owned(),
+                rollouts,
+                shards,
+            };
+            // No rollouts yet, and all that does not come from them.
+            let none = (rollouts, (0, u64::MAX));
+            let mut results =
+                simulate(&experiment, &points, engine, none, arguments.jobs, &Progress::new(true))?;
+            if !run_elsewhere(arguments, &request, &mut results)? {
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            results.compare(experiment.goal.as_ref());
+            results
+        }
     };
-    bar.expect(sweep::size(&experiment, &points, &options));
-    let mut results = sweep::sweep(&experiment, &points, &options)?;
-    if !is_fast {
+    if engine == Engine::Full {
         results.assumptions.extend(full::differences(&experiment, &points)?);
     }
     results.seconds = bar.finish();
@@ -312,6 +355,99 @@ fn find_out(arguments: &WhatIfArguments) -> Result<ExitCode, String> {
     }
     let unmet = results.goal.is_some() && results.best.is_none();
     Ok(if unmet { ExitCode::from(UNMET) } else { ExitCode::SUCCESS })
+}
+
+fn question(arguments: &WhatIfArguments) -> Question {
+    Question {
+        overrides: Overrides {
+            dialect: arguments.dialect.clone(),
+            canary: arguments.canary.clone(),
+            rate: arguments.rate,
+            bad_errors: arguments.bad_errors,
+            bad_slowdown: arguments.bad_slowdown,
+            scrape_interval: arguments.scrape_interval,
+        },
+        seed: arguments.seed,
+        random: arguments.random,
+        optimize: arguments.optimize.clone(),
+        precision: arguments.precision,
+        vary: arguments.vary.clone(),
+    }
+}
+
+/// The number of shards, if they are to run on another machine.
+#[cfg(feature = "live")]
+fn elsewhere(arguments: &WhatIfArguments) -> Option<u64> {
+    arguments.on.on.map(|on_kubernetes::Where::Kubernetes| arguments.on.shards())
+}
+
+#[cfg(feature = "live")]
+fn run_elsewhere(
+    arguments: &WhatIfArguments,
+    request: &Request,
+    results: &mut Results,
+) -> Result<bool, String> {
+    on_kubernetes::run(&arguments.on, request, arguments.jobs, arguments.quiet, results)
+}
+
+#[cfg(not(feature = "live"))]
+fn elsewhere(_: &WhatIfArguments) -> Option<u64> {
+    None
+}
+
+#[cfg(not(feature = "live"))]
+fn run_elsewhere(_: &WhatIfArguments, _: &Request, _: &mut Results) -> Result<bool, String> {
+    unreachable!("without the feature, nothing runs elsewhere")
+}
+
+/// Runs a part of the rollouts on this machine: `extent` is their number and the part.
+fn simulate(
+    experiment: &Experiment,
+    points: &[Point],
+    engine: Engine,
+    extent: (u64, (u64, u64)),
+    jobs: Option<NonZeroUsize>,
+    bar: &Progress,
+) -> Result<Results, String> {
+    let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let report = |done: u64| bar.add(done);
+    let fast = sweep::fast(Plan {
+        seed: Seed::new(experiment.seed),
+        jobs,
+        precision: experiment.precision.unwrap_or(0.0),
+        progress: &report,
+    });
+    let full = full::engine(experiment.seed, jobs, &report);
+    let is_fast = engine == Engine::Fast;
+    let options = Options {
+        rollouts: extent.0,
+        shard: extent.1,
+        curves: points.len() == 1 && is_fast,
+        simulate: if is_fast { &fast } else { &full },
+        engine: engine.name(),
+    };
+    bar.expect(sweep::size(experiment, points, &options));
+    sweep::sweep(experiment, points, &options)
+}
+
+fn shard_of_request(arguments: &ShardArguments) -> Result<ExitCode, String> {
+    let file = arguments.file.display();
+    let place = |error: String| format!("{file}: {error}");
+    let text = std::fs::read_to_string(&arguments.file).map_err(|error| place(error.to_string()))?;
+    let request = Request::parse(&text).map_err(place)?;
+    let engine =
+        Engine::from_str(&request.engine, false).map_err(|_| place(format!("engine: {}", request.engine)))?;
+    let shard = request.part(arguments.index).map_err(place)?;
+    let experiment = request.experiment()?;
+    let points = sweep::points(&experiment)?;
+    let bar = Progress::new(true);
+    let mut results =
+        simulate(&experiment, &points, engine, (request.rollouts, shard), arguments.jobs, &bar)?;
+    results.seconds = bar.finish();
+    results.rollouts_per_second = results.rollouts_run as f64 / results.seconds.max(1e-9);
+    results.command = command_line();
+    output::text(&json(&results));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What lint says of the policy as shipped: policies that cannot do what they say explain themselves here.

@@ -1,7 +1,8 @@
 //! The program as a user meets it: exit codes, what goes where, and what is said.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const GOOD: &str = "\
 apiVersion: coalmine.dev/v1alpha1
@@ -142,4 +143,185 @@ fn tables_are_the_same_in_csv_and_in_parquet() {
     }
     let read = Command::new(&python).args(["-c", COMPARE]).current_dir(&folder).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}
+
+const TESTBED: &str = "\
+apiVersion: coalmine.dev/v1alpha1
+kind: Testbed
+metadata: {name: one}
+spec: {clusters: [{name: mesh01, nodes: 2}]}
+";
+
+/// A testbed on sockets that goes with the test.
+struct Up<'f>(&'f Path);
+
+impl<'f> Up<'f> {
+    fn start(folder: &'f Path) -> Self {
+        std::fs::write(folder.join("testbed.yaml"), TESTBED).unwrap();
+        let up = Up(folder);
+        let (code, _, stderr) =
+            coalmine(folder, &["up", "testbed.yaml", "--dir", "up", "--detach", "--speed", "20"]);
+        assert_eq!(code, 0, "{stderr}");
+        up
+    }
+
+    /// The ConfigMaps and Jobs that the program made in the cluster.
+    fn leftovers(&self) -> Vec<serde_json::Value> {
+        let (code, stdout, stderr) = coalmine(self.0, &["snapshot", "--dir", "up", "state.json"]);
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        let state = std::fs::read_to_string(self.0.join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+        let objects = state["clusters"][0]["state"]["objects"].as_array().unwrap();
+        let is_ours = |object: &&serde_json::Value| {
+            (object["kind"] == "Job" || object["kind"] == "ConfigMap")
+                && object["metadata"]["name"].as_str().unwrap().starts_with("coalmine-whatif-")
+        };
+        objects.iter().filter(is_ours).cloned().collect()
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        coalmine(self.0, &["down", "--dir", "up"]);
+    }
+}
+
+/// What differs from run to run.
+fn without_time(json: &str) -> serde_json::Value {
+    let mut results: serde_json::Value = serde_json::from_str(json).unwrap();
+    for field in ["command", "seconds", "rolloutsPerSecond"] {
+        assert!(!results[field].is_null(), "{field}");
+        results[field] = serde_json::Value::Null;
+    }
+    results
+}
+
+#[test]
+fn shards_on_a_cluster_give_the_figures_of_one_machine() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let canary = std::fs::read_to_string(root.join("fixtures/article/flagger/podinfo/canary.yaml")).unwrap();
+    let experiment = "\
+apiVersion: coalmine.dev/v1alpha1
+kind: Experiment
+metadata: {name: podinfo}
+spec:
+  canary: ../canary.yaml
+  rollouts: 600
+  models: [{name: day, traffic: {rate: 123.4}, versions: {good: {share: 0.9}, bad: {errorRate: 0.0333}}}]
+";
+    let folder = folder("on-kubernetes", &[("canary.yaml", &canary)]);
+    std::fs::create_dir_all(folder.join("experiments")).unwrap();
+    std::fs::write(folder.join("experiments/day.yaml"), experiment).unwrap();
+    let up = Up::start(&folder);
+    let on = ["--on", "kubernetes", "--kubeconfig", "up/kubeconfig", "--context", "mesh01"];
+    for (what, shards) in [
+        (vec!["whatif", "canary.yaml", "--rollouts", "3000", "--bad-errors", "3.3%"], "3"),
+        (
+            vec![
+                "whatif",
+                "experiments/day.yaml",
+                "--vary",
+                "analysis.stepWeight=5,10",
+                "--optimize",
+                "misses < 50%, least release",
+            ],
+            "1",
+        ),
+    ] {
+        let here = coalmine(&folder, &[&what[..], &["--format", "json"]].concat());
+        let there = coalmine(&folder, &[&what[..], &on, &["--shards", shards, "--format", "json"]].concat());
+        assert_eq!((here.0, there.0), (0, 0), "{}{}", here.2, there.2);
+        assert_eq!(without_time(&here.1), without_time(&there.1), "{what:?}");
+        let done = format!("{shards} of {shards} shards done, 0 running");
+        assert!(
+            there.2.contains(&done) && there.2.contains("context mesh01: Job default/coalmine-whatif-"),
+            "{}",
+            there.2
+        );
+    }
+    assert_eq!(up.leftovers(), Vec::<serde_json::Value>::new());
+
+    let fails = |arguments: &[&str]| {
+        let (code, stdout, stderr) =
+            coalmine(&folder, &[&["whatif", "canary.yaml", "-q"], arguments].concat());
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        stderr
+    };
+    let said = fails(&[&on[..], &["--image", "no such image"]].concat());
+    assert!(
+        said.contains("cannot start: ImagePullBackOff: Back-off pulling image \"no such image\""),
+        "{said}"
+    );
+    let said = fails(&[&on[..], &["--engine", "full"]].concat());
+    assert!(
+        said.contains(
+            "failed: exit code 2; the end of its log:\n  error: /etc/coalmine/request.json: engine:"
+        ),
+        "{said}"
+    );
+    let said = fails(&[&on[..], &["--namespace", "nowhere"]].concat());
+    assert!(said.contains("namespaces \"nowhere\" not found"), "{said}");
+    let said = fails(&[&on[..5], &["mesh09"]].concat());
+    assert!(said.contains("up/kubeconfig: no context \"mesh09\": there are mesh01"), "{said}");
+    let said = fails(&[&on[..], &["--precision", "1%"]].concat());
+    assert!(said.contains("--on and --precision"), "{said}");
+    assert_eq!(up.leftovers(), Vec::<serde_json::Value>::new());
+
+    // The image's command is the program's own.
+    let few = ["whatif", "canary.yaml", "--rollouts", "300"];
+    let kept = coalmine(&folder, &[&few[..], &on, &["--shards", "2", "--keep", "-q"]].concat());
+    assert_eq!(kept.0, 0, "{}", kept.2);
+    let left = up.leftovers();
+    assert_eq!(left.iter().map(|object| &object["kind"]).collect::<Vec<_>>(), ["ConfigMap", "Job"]);
+    assert_eq!(left[1]["status"]["completedIndexes"], "0,1");
+    std::fs::write(folder.join("request.json"), left[0]["data"]["request.json"].as_str().unwrap()).unwrap();
+    let shard = coalmine(&folder, &["whatif", "shard", "request.json", "--index", "1", "--jobs", "1"]);
+    let same = coalmine(&folder, &[&few[..], &["--shard", "2/2", "--format", "json"]].concat());
+    assert_eq!(without_time(&shard.1), without_time(&same.1), "{}", shard.2);
+
+    drop(up);
+    std::fs::write(folder.join("gone"), "").unwrap();
+    let said = fails(&["--on", "kubernetes", "--kubeconfig", "gone"]);
+    assert!(said.contains("gone: no current-context"), "{said}");
+    let elsewhere = "{clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], \
+        contexts: [{name: c, context: {cluster: c, user: c}}], users: [{name: c, user: {}}], current-context: c}";
+    std::fs::write(folder.join("gone"), elsewhere).unwrap();
+    let said = fails(&["--on", "kubernetes", "--kubeconfig", "gone"]);
+    assert!(said.contains("context c: cannot reach https://127.0.0.1:1: Connection refused"), "{said}");
+}
+
+#[test]
+fn an_interrupted_run_on_a_cluster_leaves_nothing_behind() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let canary = std::fs::read_to_string(root.join("fixtures/article/flagger/podinfo/canary.yaml")).unwrap();
+    let folder = folder("on-kubernetes-interrupted", &[("canary.yaml", &canary)]);
+    let up = Up::start(&folder);
+    // Long enough to be interrupted: a simulated core takes minutes for each of its shards.
+    let arguments = [
+        "whatif",
+        "canary.yaml",
+        "--rollouts",
+        "100000000",
+        "--on",
+        "kubernetes",
+        "--kubeconfig",
+        "up/kubeconfig",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_coalmine"))
+        .args(arguments)
+        .current_dir(&folder)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("4 running")));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.starts_with("interrupted: deleting Job and ConfigMap default/")),
+        "{said:?}"
+    );
+    assert_eq!(up.leftovers(), Vec::<serde_json::Value>::new());
 }

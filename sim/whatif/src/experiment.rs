@@ -13,6 +13,8 @@ use crate::goal::Goal;
 use crate::load_test::LoadTest;
 use crate::manifest::{self, Document};
 use crate::model::ServiceModel;
+use crate::request::exact;
+use crate::source::Source;
 use crate::span::Span;
 
 /// The kind of experiment files.
@@ -152,17 +154,21 @@ struct Spec {
 }
 
 /// What a command line says beyond its files.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Overrides {
     /// Flagger's version.
     pub dialect: Option<String>,
     /// The Canary, of several: `name` or `namespace/name`.
     pub canary: Option<String>,
     /// Users' requests per second.
+    #[serde(with = "exact")]
     pub rate: Option<f64>,
     /// The bad version's share of failed requests.
+    #[serde(with = "exact")]
     pub bad_errors: Option<f64>,
     /// The bad version's slowdown.
+    #[serde(with = "exact")]
     pub bad_slowdown: Option<f64>,
     /// The time between scrapes.
     pub scrape_interval: Option<Span>,
@@ -172,8 +178,8 @@ pub struct Overrides {
 ///
 /// # Errors
 /// Every sentence names file, object and field.
-pub fn read(paths: &[PathBuf], overrides: &Overrides) -> Result<Experiment, String> {
-    let documents = manifest::read(paths)?;
+pub fn read(source: &dyn Source, paths: &[PathBuf], overrides: &Overrides) -> Result<Experiment, String> {
+    let documents = manifest::read(source, paths)?;
     let mut experiments = documents.iter().filter(|document| document.kind() == KIND);
     let experiment = experiments.next();
     if let Some(second) = experiments.next() {
@@ -194,7 +200,7 @@ pub fn read(paths: &[PathBuf], overrides: &Overrides) -> Result<Experiment, Stri
     let folder = Path::new(&document.file).parent().unwrap_or(Path::new("")).to_owned();
     let mut paths = vec![folder.join(&file.spec.canary)];
     paths.extend(file.spec.manifests.iter().map(|path| folder.join(path)));
-    let mut all = manifest::read(&paths)?;
+    let mut all = manifest::read(source, &paths)?;
     all.extend(documents.iter().filter(|other| other.kind() != KIND).cloned());
     let overrides =
         Overrides { dialect: overrides.dialect.clone().or(file.spec.dialect), ..overrides.clone() };
@@ -206,10 +212,7 @@ pub fn read(paths: &[PathBuf], overrides: &Overrides) -> Result<Experiment, Stri
     if !file.spec.models.is_empty() {
         experiment.models = file.spec.models;
         experiment.assumptions.clear();
-        let read = |path: &str| {
-            std::fs::read_to_string(folder.join(path))
-                .map_err(|error| format!("{}: {error}", folder.join(path).display()))
-        };
+        let read = |path: &str| source.read(&folder.join(path));
         let mut names = Vec::new();
         for (index, model) in experiment.models.iter_mut().enumerate() {
             model.load(&read).map_err(|error| named(format!("models[{index}].{error}")))?;

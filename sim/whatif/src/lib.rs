@@ -2,7 +2,8 @@
 //!
 //! The rollouts are those of `fastpath`, whose modules are named here too. Around them:
 //!
-//! - [`manifest`]: the Canary as shipped, and what else its files say; [`experiment`]: what is asked;
+//! - [`source`]: its files; [`manifest`]: the Canary as shipped, and what else they say; [`experiment`]: what is asked;
+//!   [`request`]: the same as text, for shards on other machines;
 //! - [`sweep`], [`goal`]: many policies, the Pareto front, the best one; [`field`]: its manifest; [`results`];
 //! - [`scenario`]: the same setting for the whole testbed.
 //!
@@ -12,8 +13,10 @@ pub mod experiment;
 pub mod field;
 pub mod goal;
 pub mod manifest;
+pub mod request;
 pub mod results;
 pub mod scenario;
+pub mod source;
 pub mod sweep;
 
 pub use fastpath::{

@@ -6,6 +6,8 @@ use crd::{Canary, MetricTemplate};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::source::Source;
+
 /// One document of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -115,26 +117,19 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, String> {
 ///
 /// # Errors
 /// File, line and what is wrong there; of a folder's files, those that are no Kubernetes objects are left out.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>, String> {
+pub fn read(source: &dyn Source, paths: &[PathBuf]) -> Result<Vec<Document>, String> {
     let mut documents = Vec::new();
     for path in paths {
-        let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
-        if std::fs::metadata(path).map_err(wrong)?.is_dir() {
-            let mut files = Vec::new();
-            collect(path, &mut files)?;
-            files.sort();
-            for file in files {
-                documents.extend(read_file(&file)?);
-            }
-        } else {
-            documents.extend(read_file(path)?);
+        let files = source.list(path)?.unwrap_or_else(|| vec![path.clone()]);
+        for file in files {
+            documents.extend(read_file(source, &file)?);
         }
     }
     Ok(documents)
 }
 
-fn read_file(path: &Path) -> Result<Vec<Document>, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+fn read_file(source: &dyn Source, path: &Path) -> Result<Vec<Document>, String> {
+    let text = source.read(path)?;
     let name = path.display().to_string();
     let is_prometheus = path.file_name().is_some_and(|name| {
         let name = name.to_string_lossy();
@@ -153,23 +148,6 @@ fn read_file(path: &Path) -> Result<Vec<Document>, String> {
         return Ok(vec![Document { file: name, line: 1, text, value }]);
     }
     parse(&name, &text)
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
-    let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
-    for entry in std::fs::read_dir(folder).map_err(wrong)? {
-        let entry = entry.map_err(wrong)?;
-        let path = entry.path();
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if entry.file_type().map_err(wrong)?.is_dir() {
-            if !hidden {
-                collect(&path, files)?;
-            }
-        } else if path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") && !hidden {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// The Canaries among documents.

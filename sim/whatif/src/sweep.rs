@@ -298,7 +298,7 @@ fn with_defect(model: &ServiceModel, defect: &str, size: f64) -> ServiceModel {
 }
 
 /// A text that differs when the results may.
-fn fingerprint(experiment: &Experiment, points: &[Point]) -> String {
+pub fn fingerprint(experiment: &Experiment, points: &[Point]) -> String {
     let dialect = if experiment.dialect == Dialect::Rc1 { "rc1" } else { "latest" };
     let mut seed = Seed::new(0).child(dialect);
     let templates = experiment.templates.iter().map(|template| &template.spec.query);

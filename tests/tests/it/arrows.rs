@@ -13,7 +13,7 @@ const ARROWS: &str = "\
 apiserver -> clock
 canary -> crd
 cluster -> clock program
-coalmine -> clock lint loadgen local report testbed whatif
+coalmine -> clock lint loadgen local remote report testbed whatif
 fastpath -> canary clock crd promql
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
@@ -25,8 +25,9 @@ local -> apiserver clock live program testbed
 mesh -> clock crd program
 program -> clock
 prometheus -> clock program promql yaml
+remote -> clock
 report -> testbed whatif
-testbed -> apiserver clock cluster crd fixtures flagger gitops keda loadgen mesh program prometheus yaml
+testbed -> apiserver clock cluster crd fixtures flagger gitops keda loadgen mesh program prometheus whatif yaml
 whatif -> canary clock crd fastpath promql
 ";
 

@@ -138,6 +138,10 @@ pub(super) fn prepare_new(
             let class = quality_of_service(&object["spec"]);
             object["status"] = json!({"phase": "Pending", "qosClass": class});
         }
+        "batch/Job" => {
+            defaults::job_selector(object);
+            object["status"] = json!({});
+        }
         "/Namespace" => object["status"] = json!({"phase": "Active"}),
         "/Service" => object["status"] = json!({"loadBalancer": {}}),
         "apps/Deployment" | "apps/DaemonSet" => object["status"] = json!({}),

@@ -1,5 +1,5 @@
-//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, DaemonSets, HorizontalPodAutoscalers,
-//! Endpoints and EndpointSlices, load balancer addresses.
+//! The controllers of a cluster's controller manager: Deployments, ReplicaSets, DaemonSets, Jobs,
+//! HorizontalPodAutoscalers, Endpoints and EndpointSlices, load balancer addresses.
 //!
 //! Each controller is a pure decision file and a thin shell: an ordered queue, informers shared with the
 //! other controllers, typed API calls. Writes carry the resourceVersion that was read; a conflict goes back
@@ -13,6 +13,7 @@ mod event_recorder;
 mod expectations;
 mod horizontal_pod_autoscaler;
 mod index;
+mod job;
 mod name_suffix;
 mod ownership;
 mod pod_state;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use clock::{Clock, Seed, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
@@ -99,11 +101,13 @@ pub fn start(options: ControllerOptions) {
     let deployment_queue = WorkQueue::new(clock);
     let replica_set_queue = WorkQueue::new(clock);
     let daemon_set_queue = WorkQueue::new(clock);
+    let job_queue = WorkQueue::new(clock);
     let endpoints_queue = WorkQueue::new(clock);
     let load_balancer_queue = WorkQueue::new(clock);
     let autoscaler_queue = horizontal_pod_autoscaler::PeriodicQueue::new(clock);
     let expectations = expectations::Expectations::of("ReplicaSet");
     let daemon_expectations = expectations::Expectations::of("DaemonSet");
+    let job_expectations = expectations::Expectations::of("Job");
 
     let pod_index: Index<Pod> = Index::default();
     let set_index: Index<ReplicaSet> = Index::default();
@@ -130,6 +134,12 @@ pub fn start(options: ControllerOptions) {
     };
     let daemon_sets: Informer<DaemonSet> = {
         let queue = daemon_set_queue.clone();
+        Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
+            queue.add(Key::of(change.object().as_ref()));
+        })
+    };
+    let jobs: Informer<Job> = {
+        let queue = job_queue.clone();
         Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             queue.add(Key::of(change.object().as_ref()));
         })
@@ -166,11 +176,16 @@ pub fn start(options: ControllerOptions) {
         let deployments = deployments.clone();
         let (daemon_set_queue, daemon_sets) = (daemon_set_queue.clone(), daemon_sets.clone());
         let daemon_expectations = daemon_expectations.clone();
+        let (job_queue, jobs, job_expectations) = (job_queue.clone(), jobs.clone(), job_expectations.clone());
         let (index, by_selector) = (pod_index.clone(), by_selector.clone());
         Informer::start(&tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
             index.observe(&change);
             expectations.observe(&change);
             daemon_expectations.observe(&change);
+            job_expectations.observe(&change);
+            for key in job::owners_of(&change, &jobs) {
+                job_queue.add(key);
+            }
             for key in daemon_set::owners_of(&change, &daemon_sets) {
                 daemon_set_queue.add(key);
             }
@@ -249,6 +264,18 @@ pub fn start(options: ControllerOptions) {
         expectations: daemon_expectations,
         drawn: BTreeMap::new(),
     };
+    let job_controller = job::JobController {
+        client: client.clone(),
+        clock,
+        events: events.component("job-controller", None),
+        names: seed.child("job-controller"),
+        queue: job_queue.clone(),
+        jobs: jobs.clone(),
+        pods: pods.clone(),
+        pod_index: pod_index.clone(),
+        expectations: job_expectations,
+        known: BTreeMap::new(),
+    };
     let endpoints_controller = endpoints::EndpointsController {
         client: client.clone(),
         seed: seed.child("endpointslice-controller"),
@@ -277,6 +304,7 @@ pub fn start(options: ControllerOptions) {
         deployments.synced().await;
         replica_sets.synced().await;
         daemon_sets.synced().await;
+        jobs.synced().await;
         nodes.synced().await;
         revisions.synced().await;
         services.synced().await;
@@ -287,6 +315,7 @@ pub fn start(options: ControllerOptions) {
         workers.spawn(work(deployment_queue, deployment_controller));
         workers.spawn(work(replica_set_queue, replica_set_controller));
         workers.spawn(work(daemon_set_queue, daemon_set_controller));
+        workers.spawn(work(job_queue, job_controller));
         workers.spawn(work(endpoints_queue, endpoints_controller));
         workers.spawn(work(load_balancer_queue, load_balancer));
         workers.spawn(autoscaler.run(autoscaler_queue));

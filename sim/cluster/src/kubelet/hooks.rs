@@ -1,9 +1,10 @@
-//! Commands in containers: `exec`, probes of kind exec, and the hooks after a container's start and before its end.
+//! Commands in containers: `exec`, probes of kind exec, the hooks after a container's start and before its end, and those
+//! that a container runs in place of its image's program.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Probe};
-use program::{ExecOutput, ExecTable, ExitCode};
+use program::{Context, ExecOutput, ExecTable, ExitCode, Main, program};
 
 use super::pod::PodTask;
 use super::probe;
@@ -57,6 +58,23 @@ pub(super) async fn command(pod: &PodTask, exec: &ExecTable, argv: Vec<String>) 
             ExecOutput { code: ExitCode(127), output }
         }
     }
+}
+
+/// What a container runs in place of its image's program: a command that every image has.
+pub(super) fn entrypoint(container: &Container) -> Option<Main> {
+    let command = container.command.as_ref().filter(|command| !command.is_empty())?;
+    let argv: Vec<String> = command.iter().chain(container.args.iter().flatten()).cloned().collect();
+    let builtin = builtin(&argv)?;
+    Some(program(move |context: Context| async move {
+        match builtin {
+            Builtin::Sleep(pause) => {
+                // As process 1 it hears no SIGTERM.
+                context.clock.sleep(pause).await;
+                ExitCode::SUCCESS
+            }
+            Builtin::Exit(code) => ExitCode(code),
+        }
+    }))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,6 +9,7 @@ use program::{
 };
 
 use super::container::{BACKOFF_MAX, Gate};
+use super::hooks;
 use super::images::{self, Pull};
 use super::pod::PodTask;
 use super::status::Doing;
@@ -35,7 +36,8 @@ pub(super) struct Launch {
 
 /// Gathers everything, trying until it is there.
 pub(super) async fn prepare(pod: &Arc<PodTask>, container: &Container, restarts: u32, gate: &Gate) -> Launch {
-    let main = pull(pod, container, gate).await;
+    let image = pull(pod, container, gate).await;
+    let main = hooks::entrypoint(container).unwrap_or(image);
     let network = pod.network.process();
     let context = configure(pod, container, restarts, &network, gate).await;
     Launch { main, context, network }
@@ -136,7 +138,9 @@ async fn configure(
                 continue;
             }
         };
-        environment.entry("HOSTNAME".to_owned()).or_insert_with(|| pod.name.clone());
+        environment
+            .entry("HOSTNAME".to_owned())
+            .or_insert_with(|| pod.spec.hostname.clone().unwrap_or_else(|| pod.name.clone()));
         let expand = |text: &String| volumes::expand(text, &environment);
         // The first word of `command` is the executable; an image's own entrypoint takes all arguments.
         let command = container.command.iter().flatten().skip(1).map(expand);

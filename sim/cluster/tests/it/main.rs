@@ -1,4 +1,5 @@
 //! A cluster as its clients see it.
 
 mod controllers;
+mod jobs;
 mod pods;

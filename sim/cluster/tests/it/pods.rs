@@ -31,7 +31,8 @@ impl Apis for OneApi {
     }
 }
 
-/// `web` answers on 8080 after a second with its pod's name; `crash` exits at once; `files` prints a file every minute.
+/// `web` answers on 8080 after a second with its pod's name; `crash` exits at once; `files` prints a file every minute;
+/// `work` ends after five seconds, badly if its index is among those that `FAILS` names.
 struct Images;
 
 impl Registry for Images {
@@ -74,22 +75,33 @@ impl Registry for Images {
                     context.clock.sleep(Duration::from_secs(60)).await;
                 }
             }),
+            "work" => program(|context: Context| async move {
+                let variable = |name: &str| context.env.get(name).cloned().unwrap_or_default();
+                let (index, host) = (variable("JOB_COMPLETION_INDEX"), variable("HOSTNAME"));
+                context
+                    .log
+                    .print(&format!("{index} on {host}, {} done before", context.identity.restart_count));
+                context.clock.sleep(Duration::from_secs(5)).await;
+                let failing = variable("FAILS");
+                let fails = failing == "all" || failing.split(',').any(|one| !one.is_empty() && one == index);
+                ExitCode(if fails { 7 } else { 0 })
+            }),
             other => return Err(format!("rpc error: code = NotFound desc = {other}: not found")),
         };
         Ok(Image { main, pull: Duration::from_secs(4) })
     }
 }
 
-struct World {
-    client: Client,
-    clock: Clock,
-    logs: Arc<Logs>,
+pub(crate) struct World {
+    pub client: Client,
+    pub clock: Clock,
+    pub logs: Arc<Logs>,
     wire: Wire,
     cluster: Cluster,
 }
 
 impl World {
-    async fn start(clock: Clock) -> World {
+    pub async fn start(clock: Clock) -> World {
         let seed = Seed::new(7);
         let options = apiserver::Options { name: "mesh01".into(), clock, seed, service_cidr: [10, 96] };
         let client = Client::new(ApiServer::new(options).client_service("admin"), "default");
@@ -116,11 +128,11 @@ impl World {
         World { client, clock, logs, wire, cluster }
     }
 
-    fn pods(&self) -> Api<Pod> {
+    pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    async fn create<K>(&self, object: Value)
+    pub async fn create<K>(&self, object: Value)
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + serde::Serialize
@@ -132,11 +144,11 @@ impl World {
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
     }
 
-    async fn pod(&self, name: &str) -> Value {
+    pub async fn pod(&self, name: &str) -> Value {
         serde_json::to_value(self.pods().get(name).await.unwrap()).unwrap()
     }
 
-    async fn events(&self) -> Vec<String> {
+    pub async fn events(&self) -> Vec<String> {
         let api: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(self.client.clone(), "default");
         let events = api.list(&ListParams::default()).await.unwrap().items;
         events
@@ -146,7 +158,7 @@ impl World {
     }
 }
 
-fn run<F: Future<Output = ()>>(test: impl FnOnce(Clock) -> F) {
+pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Clock) -> F) {
     clock::run_simulated("2020-03-17T11:00:00Z".parse().unwrap(), test);
 }
 

@@ -10,6 +10,7 @@ use fixtures::Behaviours;
 use program::Main;
 
 use super::client_pods::{self, ClientPods};
+use super::shard;
 
 /// How long a node takes to pull the image of a system program.
 const PULL: Duration = Duration::from_secs(2);
@@ -57,6 +58,7 @@ impl Registry for Images {
             "argoproj/argocd" => return system(&self.argocd),
             "kedacore/keda" => return system(&self.keda),
             client_pods::REPOSITORY => return system(&self.client_pods.program()),
+            shard::REPOSITORY => return system(&shard::program()),
             "istio/proxyv2" | "istio-release/proxyv2" => {
                 return match &self.proxy {
                     Some(proxy) => system(proxy),

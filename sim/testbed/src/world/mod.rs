@@ -4,6 +4,7 @@ mod apis;
 mod client_pods;
 mod images;
 mod pod_hooks;
+mod shard;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

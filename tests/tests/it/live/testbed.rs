@@ -109,6 +109,26 @@ pub(super) fn curl(arguments: &[&str]) -> String {
 }
 
 #[test]
+fn jobs_run_to_their_end() {
+    with_testbed(|state, home| {
+        for program in [kubectl(), old_kubectl()].into_iter().flatten() {
+            let kubectl =
+                Kubectl { program, kubeconfig: state.kubeconfig.clone().into(), home: home.to_owned() };
+            kubectl.ok("create job nap --image=busybox -- sleep 1");
+            assert_has(&kubectl.ok("wait --for=condition=complete job/nap --timeout=20s"), "condition met");
+            assert_has(&kubectl.ok("get jobs"), "1/1");
+            assert_has(&kubectl.ok("get pods -l job-name=nap"), "Completed");
+            kubectl.ok("create job bad --image=busybox -- false");
+            kubectl.ok("patch job bad -p {\"spec\":{\"backoffLimit\":0}}");
+            assert_has(&kubectl.ok("wait --for=condition=failed job/bad --timeout=20s"), "condition met");
+            assert_has(&kubectl.ok("describe job bad"), "BackoffLimitExceeded");
+            kubectl.ok("delete job nap bad");
+            assert_has(&kubectl.run("get jobs").err, "No resources found");
+        }
+    });
+}
+
+#[test]
 fn pods_are_reachable_logged_executed_in_and_forwarded_to() {
     with_testbed(|state, home| {
         assert_eq!(

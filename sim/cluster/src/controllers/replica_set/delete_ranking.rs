@@ -1,4 +1,4 @@
-//! Which pods a shrinking ReplicaSet gives up first (upstream's `ActivePodsWithRanks`). Pure.
+//! Which pods a shrinking ReplicaSet, or a Job, gives up first (upstream's `ActivePodsWithRanks`). Pure.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The `count` pods to delete. `related` are the active pods of the same workload, which tell the crowded
 /// nodes.
-pub(super) fn first_to_go(
+pub(in super::super) fn first_to_go(
     pods: &[Arc<Pod>],
     related: &[Arc<Pod>],
     count: usize,

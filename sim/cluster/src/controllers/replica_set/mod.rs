@@ -24,6 +24,8 @@ use super::ownership::{self, carry_out, claim, controller_of, controller_referen
 use super::pod_state::{available_in, is_active};
 use super::{Key, Reconcile, api_message, is_namespace_terminating};
 
+pub(super) use delete_ranking::first_to_go;
+
 /// Pods created or deleted in one go at most.
 const BURST: usize = 500;
 
@@ -170,7 +172,7 @@ impl ReplicaSetController {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let object = reference(set);
         let related = self.pods_of_siblings(set);
-        let doomed = delete_ranking::first_to_go(pods, &related, surplus, self.clock.now());
+        let doomed = first_to_go(pods, &related, surplus, self.clock.now());
         let mut first_error = None;
         for pod in doomed {
             let name = pod.name_any();
