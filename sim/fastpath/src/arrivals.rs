@@ -12,11 +12,16 @@ pub struct Users<'a> {
     before: f64,
     /// The place of the first request between two, 0 to 1.
     place: f64,
+    /// Requests per millisecond, if the rate stays the same.
+    steady: Option<f64>,
 }
 
 impl<'a> Users<'a> {
     /// The requests of a rollout that draws these numbers.
     pub fn new(traffic: &'a Traffic, start: f64, place: f64) -> Self {
+        if traffic.diurnal.is_none() && traffic.series.is_empty() {
+            return Users { traffic, start: 0.0, before: 0.0, place, steady: Some(traffic.rate / 1000.0) };
+        }
         let length = match (&traffic.diurnal, traffic.series.last()) {
             (_, Some((last, _))) => *last,
             (Some(diurnal), None) => diurnal.period.seconds(),
@@ -24,8 +29,13 @@ impl<'a> Users<'a> {
         };
         let fixed =
             traffic.diurnal.and_then(|diurnal| diurnal.release_at).filter(|_| traffic.series.is_empty());
-        let mut users =
-            Users { traffic, start: fixed.map_or(length * start, |at| at.seconds()), before: 0.0, place };
+        let mut users = Users {
+            traffic,
+            start: fixed.map_or(length * start, |at| at.seconds()),
+            before: 0.0,
+            place,
+            steady: None,
+        };
         users.before = users.course(users.start);
         users
     }
@@ -58,15 +68,16 @@ impl<'a> Users<'a> {
     }
 
     /// Whether the rate stays the same.
-    pub fn is_steady(traffic: &Traffic) -> bool {
-        traffic.diurnal.is_none() && traffic.series.is_empty()
+    #[inline]
+    pub fn is_steady(&self) -> bool {
+        self.steady.is_some()
     }
 
     /// Expected requests between two moments, in milliseconds from the release.
     #[inline]
     pub fn expected(&self, from: i64, to: i64) -> f64 {
-        if Self::is_steady(self.traffic) {
-            return self.traffic.rate * (to - from) as f64 / 1000.0;
+        if let Some(rate) = self.steady {
+            return rate * (to - from) as f64;
         }
         self.course(self.start + to as f64 / 1000.0) - self.course(self.start + from as f64 / 1000.0)
     }
@@ -75,10 +86,9 @@ impl<'a> Users<'a> {
     #[inline]
     pub fn spaced(&self, from: i64, to: i64) -> u32 {
         let until = |at: i64| {
-            let expected = if Self::is_steady(self.traffic) {
-                self.traffic.rate * at as f64 / 1000.0
-            } else {
-                self.course(self.start + at as f64 / 1000.0) - self.before
+            let expected = match self.steady {
+                Some(rate) => rate * at as f64,
+                None => self.course(self.start + at as f64 / 1000.0) - self.before,
             };
             (expected + self.place + 1e-9).floor()
         };

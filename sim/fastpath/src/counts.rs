@@ -116,60 +116,45 @@ impl Law {
     }
 }
 
-/// A law's counts, ready for lookup: small, so that many stay in the processor's cache.
-struct Table {
+/// How many entries a guide has for each of its table's: most numbers then find their count at once.
+const GUIDES: usize = 4;
+/// The most entries of a table that is kept.
+const TABLE_ENTRIES: usize = 1 << 12;
+
+/// Where the table of a law is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// The parameter's bits and the trials.
+    parameter: u64,
+    trials: u32,
+    /// The least count in the table.
     low: u32,
-    /// The distribution function in 32 bits.
-    cdf: Box<[u32]>,
-    /// Where to begin the search, by the uniform number's first bits; empty where the table is short.
-    guide: Box<[u16]>,
-}
-
-/// Up to this many entries are searched from the start.
-const SHORT: usize = 8;
-
-impl Table {
-    fn new(low: u32, cdf: &[f64]) -> Self {
-        let fixed: Box<[u32]> = cdf.iter().map(|value| (value * 4_294_967_296.0) as u32).collect();
-        if fixed.len() <= SHORT {
-            return Table { low, cdf: fixed, guide: Box::default() };
-        }
-        let size = fixed.len().next_power_of_two();
-        let mut at = 0;
-        let guide = (0..size as u64).map(|slot| {
-            let least = (slot << 32) / size as u64;
-            while at + 1 < fixed.len() && u64::from(fixed[at]) <= least {
-                at += 1;
-            }
-            u16::try_from(at).unwrap_or(u16::MAX)
-        });
-        Table { low, guide: guide.collect(), cdf: fixed }
-    }
-
-    #[inline]
-    fn find(&self, uniform: f64) -> u32 {
-        let wanted = (uniform * 4_294_967_296.0) as i64 as u32;
-        let slot = (u64::from(wanted) * self.guide.len() as u64) >> 32;
-        let mut at = self.guide.get(slot as usize).map_or(0, |at| usize::from(*at));
-        while at + 1 < self.cdf.len() && self.cdf[at] <= wanted {
-            at += 1;
-        }
-        self.low + at as u32
-    }
+    /// Where its distribution function begins.
+    cdf: u32,
+    /// Its last entry.
+    last: u32,
+    /// Where its guide begins.
+    guide: u32,
+    /// The binary logarithm of its guide's size; 0 for an empty slot.
+    bits: u32,
 }
 
 /// Inverts laws, keeping the tables of those that it met. One per thread; what is in it never changes an answer.
 pub struct Counts {
-    tables: Vec<Table>,
-    /// By hash: the parameter's bits, trials, the table and one more; 0 for an empty slot.
-    slots: Vec<(u64, u32, u32)>,
-    entries: usize,
+    /// By hash.
+    slots: Vec<Slot>,
+    used: usize,
+    /// The distribution functions of all tables, in 32 bits.
+    cdf: Vec<u32>,
+    /// The guides of all tables: where to begin the search, by a uniform number's first bits.
+    guide: Vec<u16>,
     scratch: Vec<f64>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts { tables: Vec::new(), slots: vec![(0, 0, 0); CACHE_SLOTS], entries: 0, scratch: Vec::new() }
+        let slots = vec![Slot::default(); CACHE_SLOTS];
+        Counts { slots, used: 0, cdf: Vec::new(), guide: Vec::new(), scratch: Vec::new() }
     }
 }
 
@@ -181,11 +166,12 @@ impl Counts {
         if trials == 0 || uniform < 1.0 - f64::from(trials) * probability {
             return 0;
         }
+        // And all of them at least as likely as this.
+        if uniform >= f64::from(trials) * (1.0 - probability) {
+            return trials;
+        }
         if probability <= 0.0 {
             return 0;
-        }
-        if probability >= 1.0 {
-            return trials;
         }
         self.invert(Law::Binomial { trials, probability }, trials, probability.to_bits(), uniform)
     }
@@ -201,36 +187,67 @@ impl Counts {
 
     #[inline]
     fn invert(&mut self, law: Law, trials: u32, parameter: u64, uniform: f64) -> u32 {
-        let mut slot = (u64::from(trials).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ parameter)
+        let mut at = (u64::from(trials).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ parameter)
             .wrapping_mul(0xd6e8_feb8_6659_fd93) as usize
             >> (64 - CACHE_SLOTS.trailing_zeros());
         loop {
-            let (known_parameter, known_trials, table) = self.slots[slot];
-            if known_trials == trials && known_parameter == parameter && table > 0 {
-                return self.tables[table as usize - 1].find(uniform);
+            let slot = &self.slots[at % CACHE_SLOTS];
+            if slot.parameter == parameter && slot.trials == trials && slot.bits > 0 {
+                return self.find(slot, uniform);
             }
-            if table == 0 {
-                return self.meet(law, (trials, parameter), slot, uniform);
+            if slot.bits == 0 {
+                return self.meet(law, (trials, parameter), at % CACHE_SLOTS, uniform);
             }
-            slot = (slot + 1) % CACHE_SLOTS;
+            at += 1;
         }
+    }
+
+    /// The count that a uniform number leads to.
+    #[inline]
+    fn find(&self, slot: &Slot, uniform: f64) -> u32 {
+        let wanted = (uniform * 4_294_967_296.0) as i64 as u32;
+        let mut at = u32::from(self.guide[slot.guide as usize + (wanted >> (32 - slot.bits)) as usize]);
+        while at < slot.last && self.cdf[(slot.cdf + at) as usize] <= wanted {
+            at += 1;
+        }
+        slot.low + at
     }
 
     /// Answers for a law that no table is kept of, and keeps one if there is room.
     #[cold]
-    fn meet(&mut self, law: Law, key: (u32, u64), slot: usize, uniform: f64) -> u32 {
+    fn meet(&mut self, law: Law, key: (u32, u64), at: usize, uniform: f64) -> u32 {
         if law.variance() > VARIANCE_EXACT {
             return law.expand(uniform);
         }
         let low = law.tabulate(&mut self.scratch);
-        let table = Table::new(low, &self.scratch);
-        let count = table.find(uniform);
-        if self.entries + self.scratch.len() <= CACHE_ENTRIES && self.tables.len() < CACHE_SLOTS / 2 {
-            self.entries += self.scratch.len();
-            self.tables.push(table);
-            self.slots[slot] = (key.1, key.0, self.tables.len() as u32);
+        if self.cdf.len() + self.scratch.len() > CACHE_ENTRIES
+            || self.used >= CACHE_SLOTS / 2
+            || self.scratch.len() > TABLE_ENTRIES
+        {
+            return low
+                + self.scratch.partition_point(|value| *value <= uniform).min(self.scratch.len() - 1) as u32;
         }
-        count
+        self.used += 1;
+        self.slots[at] = self.table(key, low);
+        self.find(&self.slots[at], uniform)
+    }
+
+    /// Keeps the table whose distribution function was found last.
+    fn table(&mut self, (trials, parameter): (u32, u64), low: u32) -> Slot {
+        let (cdf, guide) = (self.cdf.len(), self.guide.len());
+        self.cdf.extend(self.scratch.iter().map(|value| (value * 4_294_967_296.0) as u32));
+        let entries = &self.cdf[cdf..];
+        let bits = (entries.len() * GUIDES).next_power_of_two().trailing_zeros();
+        let mut at = 0;
+        self.guide.extend((0..1u64 << bits).map(|place| {
+            let least = place << (32 - bits);
+            while at + 1 < entries.len() && u64::from(entries[at]) <= least {
+                at += 1;
+            }
+            at as u16
+        }));
+        let last = entries.len() as u32 - 1;
+        Slot { parameter, trials, low, cdf: cdf as u32, last, guide: guide as u32, bits }
     }
 
     /// How many of `chosen` are among the first `first` of `all`, for the uniform number: the hypergeometric count.
@@ -381,10 +398,10 @@ mod tests {
             Law::Poisson { mean: 450.0 },
         ] {
             let low = law.tabulate(&mut cdf);
-            let table = Table::new(low, &cdf);
             for step in 1..2000 {
                 let uniform = f64::from(step) / 2000.0;
-                let (exact, near) = (table.find(uniform), law.expand(uniform));
+                let exact = low + cdf.partition_point(|value| *value <= uniform) as u32;
+                let near = law.expand(uniform);
                 assert!(exact.abs_diff(near) <= 1, "{law:?} {uniform}: {exact} {near}");
             }
         }

@@ -11,10 +11,27 @@ pub struct Draws(u64);
 /// The golden ratio in 64 bits, SplitMix64's increment.
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// The keys of a service model's rollouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys(u64);
+
+impl Keys {
+    /// The keys of the rollouts of the service model `model`: the same for all policies and versions.
+    pub fn new(seed: Seed, model: &str) -> Self {
+        Keys(seed.child("whatif").child(model).value())
+    }
+
+    /// The draws of rollout `index`.
+    #[inline]
+    pub fn draws(self, index: u64) -> Draws {
+        Draws(mix(self.0 ^ mix(index.wrapping_add(STRIDE))))
+    }
+}
+
 impl Draws {
     /// The draws of rollout `index` of the service model `model`: the same for all policies and versions.
     pub fn new(seed: Seed, model: &str, index: u64) -> Self {
-        Draws(mix(seed.child("whatif").child(model).value() ^ mix(index.wrapping_add(STRIDE))))
+        Keys::new(seed, model).draws(index)
     }
 
     /// The uniform number in [0, 1) of a question.

@@ -23,10 +23,10 @@ pub(crate) struct Law {
     pub plain: f64,
     /// Of notable requests: that fail.
     pub error: f64,
-    /// Of notable requests that are answered, and not split off yet: that take as long as the cut.
+    /// Of all requests that the canary gets, and so of those that fail: that take as long as the least cut.
+    pub late: f64,
+    /// Of requests that take as long as the least cut and are not split off yet: that take as long as this one.
     pub slow: [f64; CUTS],
-    /// Of failed requests not split off yet: that take as long as the cut.
-    pub error_slow: [f64; CUTS],
 }
 
 impl Law {
@@ -65,15 +65,14 @@ impl Law {
             rest: if share >= 1.0 { 1.0 } else { ratio(plain, 1.0 - notable) },
             plain,
             error: if slow > 0.0 { ratio(share * error, notable) } else { 1.0 },
+            late: slow,
             slow: [0.0; CUTS],
-            error_slow: [0.0; CUTS],
         };
         let mut before: f64 = 0.0;
         for cut in 0..setting.cuts.len() {
             let above = survival(cut).max(before);
             law.slow[cut] =
                 if cut + 1 == setting.cuts.len() { 1.0 } else { ratio(above - before, slow - before) };
-            law.error_slow[cut] = ratio(above - before, 1.0 - before);
             before = above;
         }
         law

@@ -20,6 +20,7 @@ mod law;
 pub mod load_test;
 pub mod model;
 pub mod policy;
+pub mod reading;
 pub mod rollout;
 pub mod run;
 pub mod setting;

@@ -145,16 +145,39 @@ impl LoadTest {
         }
     }
 
+    /// How its requests come when an answer takes `latency` seconds on average.
+    pub fn pace(&self, latency: f64) -> Pace {
+        Pace {
+            batch: i64::from(self.batch),
+            period: self.period(latency),
+            duration: self.duration_ms.unwrap_or(i64::MAX),
+            most: self.requests.unwrap_or(u32::MAX / 2),
+        }
+    }
+}
+
+/// How a load test's requests come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    batch: i64,
+    /// Milliseconds between batches.
+    period: f64,
+    /// Milliseconds until the last batch.
+    duration: i64,
+    /// Requests in all.
+    most: u32,
+}
+
+impl Pace {
     /// Requests sent in the first `elapsed` milliseconds.
-    pub fn sent(&self, elapsed: i64, period: f64) -> u32 {
+    #[inline]
+    pub fn sent(&self, elapsed: i64) -> u32 {
         if elapsed <= 0 {
             return 0;
         }
-        let elapsed = self.duration_ms.map_or(elapsed, |duration| elapsed.min(duration));
         // Conversions cut the fraction off.
-        let batches = (elapsed as f64 / period + 1e-9) as i64;
-        let sent = (batches * i64::from(self.batch)).min(i64::from(u32::MAX / 2)) as u32;
-        self.requests.map_or(sent, |most| sent.min(most))
+        let batches = (elapsed.min(self.duration) as f64 / self.period + 1e-9) as i64;
+        (batches * self.batch).min(i64::from(self.most)) as u32
     }
 }
 
@@ -169,9 +192,10 @@ mod tests {
         assert_eq!((test.batch, test.period_ms, test.duration_ms), (2, Some(100.0), Some(60_000)));
         assert_eq!(test.host, "podinfo-canary.test");
         assert_eq!(test.rate(0.03), 20.0);
-        assert_eq!(test.sent(30_000, 100.0), 600);
-        assert_eq!(test.sent(99, 100.0), 0);
-        assert_eq!(test.sent(90_000, 100.0), 1200);
+        let pace = test.pace(0.03);
+        assert_eq!(pace.sent(30_000), 600);
+        assert_eq!(pace.sent(99), 0);
+        assert_eq!(pace.sent(90_000), 1200);
         assert_eq!(test.length(0.03), 60_031);
         // Slower answers than the workers' rate: the workers wait.
         assert_eq!(test.rate(0.2), 10.0);

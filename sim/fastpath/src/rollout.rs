@@ -4,9 +4,10 @@ use canary::{Kind, Message};
 
 use crate::automaton::{Automaton, Side};
 use crate::draws::Draws;
+use crate::reading::Reading;
 use crate::setting::{HORIZON_MS, Setting};
 use crate::tick::{Answer, Effects, Failure, Oracle, Question, Reason, State, tick};
-use crate::world::{Memory, Reading, World};
+use crate::world::{Memory, World};
 
 /// The most ticks of a rollout: one that goes on longer has no end.
 const TICKS: u32 = 5_000;
@@ -67,6 +68,15 @@ impl<'a, 'm> Course<'a, 'm> {
             weight: 0,
         };
         Course { setting, now: world.first_tick, world, scaled: i64::MAX, copied: i64::MAX, outcome }
+    }
+
+    /// The time of a tick has come.
+    #[inline]
+    fn arrive(&mut self) {
+        // Once the primary has the new template, nobody looks at what happens to the canary.
+        if self.copied == i64::MAX {
+            self.world.tick(self.now);
+        }
     }
 
     #[inline]
@@ -146,22 +156,13 @@ impl<'a, 'm> Course<'a, 'm> {
 
     /// The canary's share of the users' requests in percent, and whether they wait for its answers.
     fn share(&self, canary: i32, mirrored: bool) -> (u32, bool) {
-        let analysis = self.setting.policy.canary.spec.analysis();
         if mirrored {
-            let weight = analysis.map_or(0, |analysis| analysis.mirror_weight);
-            let weight = if weight > 0 && self.setting.policy.dialect == canary::Dialect::Latest {
-                weight
-            } else {
-                100
-            };
-            return (weight.clamp(0, 100) as u32, false);
+            return (self.setting.mirrored, false);
         }
-        let is_ab = analysis.is_some_and(|analysis| !analysis.matches.is_empty() && analysis.iterations > 0);
-        if is_ab && self.setting.policy.provider != "kubernetes" {
-            let matching = (self.setting.model.match_share * 100.0).round() as u32;
-            return (if canary > 0 { matching } else { 0 }, true);
+        match self.setting.matching {
+            Some(matching) => (if canary > 0 { matching } else { 0 }, true),
+            None => (canary.clamp(0, 100) as u32, true),
         }
-        (canary.clamp(0, 100) as u32, true)
     }
 
     fn finish(mut self) -> Outcome {
@@ -184,7 +185,7 @@ pub fn walk<'a>(
     let mut course = Course::new(setting, memory, draws, index);
     let mut state = 0;
     for _ in 0..TICKS {
-        course.world.tick(course.now);
+        course.arrive();
         let (next, effects) = automaton.tick(state, |question| course.read(question).0);
         let stays = next == state && effects == Effects::default();
         state = next;
@@ -270,7 +271,7 @@ pub fn witness<'a>(
     let mut lines = Vec::new();
     let mut state = State::START;
     for _ in 0..TICKS {
-        course.world.tick(course.now);
+        course.arrive();
         let (now, said) = (course.now, lines.len());
         let ticked =
             tick(setting.policy, state, now, &mut Witness { course: &mut course, lines: &mut lines });

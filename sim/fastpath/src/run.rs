@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clock::Seed;
 
 use crate::automaton::Automaton;
-use crate::draws::Draws;
+use crate::draws::{Draws, Keys};
 use crate::rollout::{Line, Outcome, walk, witness};
 use crate::setting::Setting;
 use crate::statistics::share;
@@ -61,6 +61,7 @@ fn batch(setting: &Setting<'_>, indices: Range<u64>, plan: &Plan<'_>) -> Tally {
         let mut tally = Tally::default();
         let mut automaton = Automaton::new(setting.policy);
         let mut memory = Memory::default();
+        let keys = Keys::new(plan.seed, &setting.model.name);
         loop {
             let from = next.fetch_add(CHUNK, Ordering::Relaxed);
             if from >= indices.end {
@@ -68,8 +69,7 @@ fn batch(setting: &Setting<'_>, indices: Range<u64>, plan: &Plan<'_>) -> Tally {
             }
             let to = (from + CHUNK).min(indices.end);
             for index in from..to {
-                let draws = Draws::new(plan.seed, &setting.model.name, index);
-                tally.add(&walk(setting, &mut automaton, &mut memory, draws, index));
+                tally.add(&walk(setting, &mut automaton, &mut memory, keys.draws(index), index));
             }
             (plan.progress)(to - from);
         }
@@ -102,11 +102,9 @@ pub fn examples(
 ) -> Option<[u64; 3]> {
     let mut automaton = Automaton::new(setting.policy);
     let mut memory = Memory::default();
+    let keys = Keys::new(seed, &setting.model.name);
     let mut costs: Vec<(u64, u64)> = indices
-        .map(|index| {
-            let draws = Draws::new(seed, &setting.model.name, index);
-            (cost(&walk(setting, &mut automaton, &mut memory, draws, index)), index)
-        })
+        .map(|index| (cost(&walk(setting, &mut automaton, &mut memory, keys.draws(index), index)), index))
         .collect();
     costs.sort_unstable();
     let last = costs.len().checked_sub(1)?;

@@ -1,7 +1,7 @@
 //! What all rollouts of one policy, service model and version share.
 
 use crate::latency::Latency;
-use crate::load_test::LoadTest;
+use crate::load_test::{LoadTest, Pace};
 use crate::model::{PRIOR_STEPS, Rate, ServiceModel, Telemetry};
 use crate::policy::{Check, Policy, Probe, Reach};
 
@@ -37,6 +37,9 @@ pub struct Setting<'a> {
     pub timeout: Option<usize>,
     /// For each check, the cuts below and above its bound, if it is a quantile that has one; and the bound.
     pub edges: Vec<Option<Edges>>,
+    /// For each check, what share of a window's requests may be failed or slow at most, against those that are
+    /// neither, for it to pass; `None` where that decides nothing.
+    pub slack: Vec<Option<f64>>,
     /// The share of requests that fail, by the prior's step; one if there is none.
     pub error_rates: Vec<f64>,
     /// Whether failed requests count as failures to Prometheus.
@@ -47,12 +50,23 @@ pub struct Setting<'a> {
     pub slowdown: f64,
     /// The mean latency in seconds.
     pub mean_latency: f64,
-    /// Milliseconds between batches of each load test, by webhook.
-    pub periods: Vec<f64>,
+    /// How each load test's requests come, by webhook.
+    pub paces: Vec<Option<Pace>>,
+    /// Whether requests meet other circumstances with time than their weight and their sender give them.
+    pub varies: bool,
+    /// Whether only the weight matters to independent users, and only time to the load test: there is one at most, past
+    /// the weights.
+    pub is_plain: bool,
+    /// The most requests of a load test in an interval.
+    pub tests_most: f64,
     /// What is drawn only at the end: requests between windows, where no window reaches beyond a tick.
     pub defers: bool,
     /// The share of a window's increase that a counter must have shown before, for it not to be cut at zero.
     pub cut_ratio: f64,
+    /// The share of the users' requests in percent that is mirrored.
+    pub mirrored: u32,
+    /// The share of the users' requests in percent that an A/B test's conditions match, if it is one.
+    pub matching: Option<u32>,
     /// Milliseconds until the canary is ready; never if absent.
     pub startup: Option<i64>,
     /// Milliseconds until the primary has rolled the new version out.
@@ -134,6 +148,16 @@ impl<'a> Setting<'a> {
                 })
             })
             .collect();
+        let errors_show = found.error_status.unwrap_or(500) >= 500;
+        let slack = policy.checks.iter().zip(&raw).map(|(check, bucket)| {
+            match (&check.probe, check.min, check.max) {
+                (Probe::SuccessRate, Some(min), None) if errors_show => Some((100.0 - min) / min),
+                // As many may be slower as the quantile leaves.
+                (Probe::Quantile { q, .. }, _, Some(_)) => bucket.as_ref()?.low.map(|_| 1.0 - q),
+                _ => None,
+            }
+        });
+        let slack = slack.collect();
         let baseline = Rate::Fixed(model.baseline.error_rate);
         let rate = found.error_rate.as_ref().unwrap_or(&baseline);
         let steps = if matches!(rate, Rate::Fixed(_)) { 1 } else { PRIOR_STEPS };
@@ -148,11 +172,32 @@ impl<'a> Setting<'a> {
         let scrape = model.prometheus.scrape_interval.millis().max(1);
         let samples = windows.first().map_or(1, |shortest| shortest / scrape);
         let is_poisson = model.traffic.arrivals == crate::model::Arrivals::Poisson;
-        let period = |test: &Option<(LoadTest, Reach)>| {
-            test.as_ref().map_or(1.0, |(test, _)| test.period(mean_latency))
+        let varies = model.cold_start.is_some() || model.bursts.is_some() || model.capacity.is_some();
+        let mut tests = policy.load_tests.iter().flatten();
+        let is_plain = !varies
+            && is_poisson
+            && model.traffic.diurnal.is_none()
+            && model.traffic.series.is_empty()
+            && tests.next().is_none_or(|(_, reach)| *reach != Reach::Split)
+            && tests.next().is_none();
+        let analysis = spec.analysis();
+        let is_ab = analysis.is_some_and(|analysis| !analysis.matches.is_empty() && analysis.iterations > 0);
+        let mirrored = match analysis.map_or(0, |analysis| analysis.mirror_weight) {
+            weight if weight > 0 && policy.dialect == canary::Dialect::Latest => weight.clamp(0, 100) as u32,
+            _ => 100,
         };
         Ok(Setting {
-            periods: policy.load_tests.iter().map(period).collect(),
+            is_plain,
+            tests_most: policy
+                .load_tests
+                .iter()
+                .flatten()
+                .map(|(test, _)| {
+                    test.rate(mean_latency) * policy.interval as f64 / 1000.0 + f64::from(test.batch)
+                })
+                .fold(0.0, f64::max),
+            varies,
+            paces: policy.load_tests.iter().map(|test| Some(test.as_ref()?.0.pace(mean_latency))).collect(),
             defers: is_poisson && windows.last().is_none_or(|longest| *longest <= policy.interval),
             cut_ratio: 1.1 / (samples - 1).max(1) as f64,
             mean_latency,
@@ -163,12 +208,16 @@ impl<'a> Setting<'a> {
             scrape,
             closed_left: model.prometheus.version == 2,
             windows,
+            mirrored,
+            matching: (is_ab && policy.provider != "kubernetes")
+                .then(|| (model.match_share * 100.0).round() as u32),
             telemetry,
             timeout: timeout.and_then(|timeout| cuts.iter().position(|cut| *cut == timeout)),
             cuts,
             edges,
             error_rates: (0..steps).map(|step| rate.at(step)).collect(),
-            errors_show: found.error_status.unwrap_or(500) >= 500,
+            errors_show,
+            slack,
             latency,
             slowdown,
             startup: (!found.never_ready).then_some(startup),

@@ -110,7 +110,7 @@ fn a_window_reads_what_promql_computes() {
             let kind = promql::Extrapolation::Increase;
             let expected = promql::extrapolate(kind, &times, &values, start, end).unwrap();
             let (to_start, to_end) = (times[0] as f64, (end - times[4]) as f64);
-            let found = grown * crate::world::factor(5_000.0, 20_000.0, to_start, to_end, first, grown);
+            let found = grown * crate::reading::factor(5_000.0, 20_000.0, to_start, to_end, first, grown);
             assert!((found - expected).abs() < 1e-9, "{phase} {first}: {found} {expected}");
         }
     }
@@ -164,6 +164,42 @@ fn the_table_walks_as_the_core_decides() {
                 let (witnessed, lines) = witness(&setting, &mut Memory::default(), draws, index);
                 assert_eq!(walked, witnessed, "{version} {index}");
                 assert!(lines.len() > 3);
+            }
+        }
+    }
+}
+
+#[test]
+fn shortcuts_change_nothing() {
+    let policy = policy(article());
+    let mut model = ServiceModel::default();
+    let slow = VersionModel { slowdown: Some(2.4), ..VersionModel::default() };
+    let edge = VersionModel { error_rate: Some(Rate::Fixed(0.011)), ..VersionModel::default() };
+    model.versions.extend([("slow".to_owned(), slow), ("edge".to_owned(), edge)]);
+    for arrivals in [Arrivals::Poisson, Arrivals::Constant] {
+        model.traffic.arrivals = arrivals;
+        for version in ["good", "bad", "slow", "edge"] {
+            let quick = Setting::new(&policy, &model, version).unwrap();
+            assert_eq!(quick.is_plain, arrivals == Arrivals::Poisson);
+            assert!(quick.slack.iter().all(Option::is_some));
+            // Every check is read to the end; and every stretch of time is looked at for what may change in it.
+            let mut thorough = quick.clone();
+            thorough.slack.fill(None);
+            let mut general = thorough.clone();
+            general.is_plain = false;
+            let rollouts = 1000;
+            let walks = |setting: &Setting<'_>| -> Vec<Outcome> {
+                let (mut automaton, mut memory) = (Automaton::new(setting.policy), Memory::default());
+                let draws = |index| Draws::new(Seed::new(8), "default", index);
+                (0..rollouts)
+                    .map(|index| walk(setting, &mut automaton, &mut memory, draws(index), index))
+                    .collect()
+            };
+            let found = walks(&quick);
+            assert_eq!(found, walks(&thorough), "{arrivals:?} {version}");
+            for (index, (one, other)) in found.iter().zip(walks(&general)).enumerate() {
+                assert_eq!((one.end, one.time), (other.end, other.time), "{arrivals:?} {version} {index}");
+                assert_eq!(one.failed_checks, other.failed_checks, "{arrivals:?} {version} {index}");
             }
         }
     }

@@ -1,37 +1,36 @@
 //! The world of one rollout: requests that arrive, counters that proxies keep, samples that Prometheus takes.
 //!
 //! Nothing is drawn before somebody looks. Counters are known at the samples that a window begins or ends with; what
-//! happened between two of them is one draw per kind of request. The rules of `rate` and `histogram_quantile` are
-//! those of the `promql` crate: a series is born at its first request, needs two samples in the window, and is
-//! extrapolated to the window's edges.
+//! happened between two of them is one draw per kind of request. What checks read of them is in [`crate::reading`].
 
 use crate::arrivals::Users;
 use crate::counts::Counts;
 use crate::draws::Draws;
-use crate::law::{self, Law, Laws, ratio};
-use crate::policy::{Probe, Reach};
-use crate::setting::{CUTS, Edges, PHASES, Setting};
+use crate::law::{self, Law, Laws};
+use crate::policy::Reach;
+use crate::reading::Window;
+use crate::setting::{CUTS, PHASES, Setting};
 
 /// Series of requests: users' and the load tester's, answered and failed.
-const SERIES: usize = 4;
-const USERS: usize = 0;
-const TESTER: usize = 2;
+pub(crate) const SERIES: usize = 4;
+pub(crate) const USERS: usize = 0;
+pub(crate) const TESTER: usize = 2;
 
 /// Counters of one series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counter {
+pub(crate) struct Counter {
     /// Requests.
-    total: u32,
+    pub total: u32,
     /// Requests that took as long as a cut or longer, by cut.
-    above: [u32; CUTS],
+    pub above: [u32; CUTS],
 }
 
 /// What counters showed at a sample.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sample {
+pub(crate) struct Sample {
     /// The sample's number: times of samples are `phase + number * interval`.
-    number: i64,
-    counters: [Counter; SERIES],
+    pub number: i64,
+    pub counters: [Counter; SERIES],
 }
 
 /// What is kept from rollout to rollout: tables and buffers.
@@ -39,16 +38,19 @@ struct Sample {
 pub struct Memory {
     pub(crate) counts: Counts,
     laws: Laws,
-    samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
     marks: Vec<i64>,
+    pub(crate) runs: Vec<Run>,
 }
 
 /// A load test that runs or has run.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    hook: usize,
-    start: i64,
+pub(crate) struct Run {
+    pub hook: usize,
+    pub start: i64,
     end: i64,
+    /// Requests that it sent up to the moment that is drawn.
+    sent: u32,
 }
 
 /// Requests of users that are expected and not drawn yet.
@@ -63,68 +65,84 @@ struct Pending {
     circumstances: usize,
 }
 
-/// A check's answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reading {
-    /// It passes; the value is not known more closely.
-    Passes,
-    /// Below the least value that passes.
-    Low(f64),
-    /// Above the greatest.
-    High(f64),
-    /// No series.
-    Empty,
-    /// No increase in any series.
-    NotANumber,
-    /// The server refuses the query.
-    Broken,
+/// Requests of a load test past the weights that are not drawn yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct PendingTests {
+    trials: u32,
+    /// Their law; `None` before the first.
+    law: Option<usize>,
+    circumstances: usize,
+}
+
+/// What the canary gets of the users' requests while nothing changes.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    share: u32,
+    circumstances: usize,
+    /// Expected requests per millisecond, of both kinds.
+    notable: f64,
+    plain: f64,
+    /// Expected plain requests in an interval.
+    window: f64,
 }
 
 /// One rollout's world.
 pub struct World<'a, 'm> {
-    setting: &'a Setting<'a>,
-    memory: &'m mut Memory,
-    draws: Draws,
-    users: Users<'a>,
+    pub(crate) setting: &'a Setting<'a>,
+    pub(crate) memory: &'m mut Memory,
+    pub(crate) draws: Draws,
+    pub(crate) users: Users<'a>,
     /// The prior's step.
     step: usize,
     /// The first sample after the release, in milliseconds.
-    phase: i64,
+    pub(crate) phase: i64,
     /// The first tick.
     pub first_tick: i64,
-    /// Time up to which requests are drawn.
+    /// Time up to which requests are drawn or expected.
     cursor: i64,
     /// The number of the last sample that is known.
-    last: i64,
+    pub(crate) last: i64,
+    /// The tick whose samples are known.
+    pub(crate) ticked: i64,
+    /// The number of the first sample in that tick's longest window.
+    pub(crate) begin: i64,
     counters: [Counter; SERIES],
     /// The number and counters of each series' first sample.
-    births: [Option<(i64, Counter)>; SERIES],
+    pub(crate) births: [Option<(i64, Counter)>; SERIES],
     /// Whether requests are drawn for now that no window shows.
     defers: bool,
     /// The expected number of requests of users that are left to be drawn at the end.
     deferred: f64,
     pending: Pending,
-    /// Requests of a load test that are not drawn yet, their law's place, and their circumstances.
-    pending_tests: (u32, usize, usize),
+    pending_tests: PendingTests,
     /// The canary's share of the users' requests, in percent.
     share: u32,
     /// Whether users wait for the canary's answers.
     visible: bool,
-    runs: Vec<Run>,
+    flow: Flow,
     /// When the canary became ready.
     ready: i64,
     burst: (i64, i64),
     bursts: u64,
-    /// The window that was looked at last: its end, its length and what it showed.
-    looked: Option<(i64, i64, [Option<Increase>; SERIES])>,
+    /// The window that was looked at last.
+    pub(crate) looked: Window,
     /// Requests of users that the canary answered.
     pub user_requests: u64,
     /// Those that failed.
     pub user_errors: u64,
 }
 
+/// What requests met.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    /// How many reached the canary.
+    reached: u32,
+    /// How many of them failed, or were answered after the client's timeout.
+    harmed: u32,
+}
+
 /// Questions of draws, apart from those about a stretch of time.
-mod question {
+pub(crate) mod question {
     pub const PHASE: u64 = 1 << 62;
     pub const TICK: u64 = PHASE + 1;
     pub const START: u64 = PHASE + 2;
@@ -157,6 +175,7 @@ impl<'a, 'm> World<'a, 'm> {
             draws.uniform(question::PLACE),
         );
         memory.samples.clear();
+        memory.runs.clear();
         let last = (-phase).div_euclid(scrape);
         memory.samples.push(Sample { number: last, ..Sample::default() });
         let mut world = World {
@@ -165,19 +184,21 @@ impl<'a, 'm> World<'a, 'm> {
             first_tick,
             cursor: 0,
             last,
+            ticked: i64::MIN,
+            begin: i64::MAX,
             counters: Default::default(),
             births: [None; SERIES],
             defers: false,
             deferred: 0.0,
             pending: Pending::default(),
-            pending_tests: (0, 0, 0),
+            pending_tests: PendingTests::default(),
             share: 0,
             visible: true,
-            runs: Vec::new(),
+            flow: Flow { share: 0, circumstances: 0, notable: 0.0, plain: 0.0, window: 0.0 },
             ready: i64::MAX,
             burst: (i64::MAX, i64::MAX),
             bursts: 0,
-            looked: None,
+            looked: Window::default(),
             user_requests: 0,
             user_errors: 0,
             setting,
@@ -205,6 +226,9 @@ impl<'a, 'm> World<'a, 'm> {
             self.flush(now);
         }
         (self.share, self.visible) = (share, visible);
+        if self.setting.is_plain && share > 0 && share != self.flow.share {
+            self.find_flow(now, now + 1, 0);
+        }
     }
 
     /// The canary is ready from this moment on.
@@ -214,26 +238,34 @@ impl<'a, 'm> World<'a, 'm> {
 
     /// A webhook with a load test is called: it starts, unless it still runs.
     pub fn call(&mut self, now: i64, hook: usize) {
-        let Some((test, _)) = self.setting.load_test(hook) else { return };
+        let Some((test, reach)) = self.setting.load_test(hook) else { return };
+        let known = self.memory.runs.iter().position(|run| run.hook == hook);
+        if known.is_some_and(|known| now < self.memory.runs[known].end) {
+            return;
+        }
+        // What the last run sent is in this tick's windows and in later ones.
+        self.tick(now);
+        self.advance(now);
+        self.collect(now);
         let end = now.saturating_add(test.length(self.setting.mean_latency));
-        match self.runs.iter_mut().find(|run| run.hook == hook) {
-            Some(run) if now < run.end => {}
-            Some(run) => {
-                let (start, cursor) = (now, self.cursor);
-                debug_assert!(cursor <= now, "requests are drawn up to {cursor}, after {now}");
-                *run = Run { hook, start, end };
-            }
-            None => self.runs.push(Run { hook, start: now, end }),
+        let run = Run { hook, start: now, end, sent: 0 };
+        if self.setting.is_plain && self.pending_tests.law.is_none() && *reach == Reach::Canary {
+            self.pending_tests.law = Some(self.law(100, 0, now));
+        }
+        match known {
+            Some(known) => self.memory.runs[known] = run,
+            None => self.memory.runs.push(run),
         }
     }
 
-    fn sample_time(&self, number: i64) -> i64 {
+    #[inline]
+    pub(crate) fn sample_time(&self, number: i64) -> i64 {
         self.phase + number * self.setting.scrape
     }
 
     /// The number of the first sample inside a window that ends at `now`.
     #[inline]
-    fn first_in(&self, now: i64, window: i64) -> i64 {
+    pub(crate) fn first_in(&self, now: i64, window: i64) -> i64 {
         let left = now - window - self.phase;
         if self.setting.closed_left {
             -(-left).div_euclid(self.setting.scrape)
@@ -244,8 +276,14 @@ impl<'a, 'm> World<'a, 'm> {
 
     /// Draws what happens until a tick, keeping the samples that this tick's windows and those of later ticks need.
     pub fn tick(&mut self, now: i64) {
-        let newest = (now - self.phase).div_euclid(self.setting.scrape);
-        if self.share == 0 && self.runs.is_empty() {
+        if now == self.ticked {
+            return;
+        }
+        self.ticked = now;
+        let setting = self.setting;
+        let newest = (now - self.phase).div_euclid(setting.scrape);
+        self.begin = setting.windows.last().map_or(i64::MAX, |longest| self.first_in(now, *longest));
+        if self.share == 0 && self.memory.runs.is_empty() {
             // Nothing reaches the canary.
             self.cursor = self.cursor.max(now);
             self.flush(now);
@@ -255,8 +293,23 @@ impl<'a, 'm> World<'a, 'm> {
             }
             return;
         }
+        if setting.windows.len() == 1 && setting.windows[0] <= setting.policy.interval {
+            // No sample is in two windows.
+            self.mark(self.begin.min(newest));
+            self.mark(newest);
+        } else {
+            self.find_marks(now, newest);
+            for index in 0..self.memory.marks.len() {
+                self.mark(self.memory.marks[index]);
+            }
+        }
+        self.defers = setting.defers;
+        self.forget(now);
+    }
+
+    /// Finds the samples at which the windows of this tick and of later ones begin.
+    fn find_marks(&mut self, now: i64, newest: i64) {
         let interval = self.setting.policy.interval;
-        let begin = self.setting.windows.last().map_or(i64::MAX, |longest| self.first_in(now, *longest));
         self.memory.marks.clear();
         for window in &self.setting.windows {
             let mut tick = now;
@@ -271,30 +324,31 @@ impl<'a, 'm> World<'a, 'm> {
                 tick += interval;
             }
         }
-        if newest > self.last {
-            self.memory.marks.push(newest);
-        }
+        self.memory.marks.push(newest);
         self.memory.marks.sort_unstable();
         self.memory.marks.dedup();
-        for index in 0..self.memory.marks.len() {
-            let number = self.memory.marks[index];
-            // What comes before the first sample of the longest window is in none.
-            self.defers = self.setting.defers && number <= begin;
-            self.advance(self.sample_time(number));
-            self.flush(self.sample_time(number));
-            self.memory.samples.push(Sample { number, counters: self.counters });
-            self.last = number;
+    }
+
+    /// Draws what happens until a sample, and keeps it.
+    fn mark(&mut self, number: i64) {
+        if number <= self.last {
+            return;
         }
-        self.defers = self.setting.defers;
-        self.advance(now);
-        self.forget(now);
+        // What comes before the first sample of the longest window is in none.
+        self.defers = self.setting.defers && number <= self.begin;
+        let at = self.sample_time(number);
+        self.advance(at);
+        self.flush(at);
+        self.memory.samples.push(Sample { number, counters: self.counters });
+        self.last = number;
     }
 
     /// Draws what is left until the end.
     pub fn finish(&mut self, now: i64) {
         self.defers = self.setting.defers;
         self.advance(now);
-        self.flush(now);
+        // Nobody will read what the load test met.
+        self.flush_users(now);
         self.user_requests +=
             u64::from(self.memory.counts.poisson(self.deferred, self.draws.uniform(question::END)));
     }
@@ -311,7 +365,19 @@ impl<'a, 'm> World<'a, 'm> {
     }
 
     /// Draws what happens until a moment.
+    #[inline]
     pub fn advance(&mut self, until: i64) {
+        if !self.setting.is_plain {
+            self.advance_any(until);
+        } else if self.cursor < until {
+            if self.share > 0 {
+                self.expect((until - self.cursor) as f64);
+            }
+            self.cursor = until;
+        }
+    }
+
+    fn advance_any(&mut self, until: i64) {
         while self.cursor < until {
             let (from, mut to) = (self.cursor, until);
             let mut change = |at: i64| {
@@ -336,8 +402,9 @@ impl<'a, 'm> World<'a, 'm> {
                 circumstances |= law::BURST * usize::from(from >= self.burst.0);
             }
             if self.setting.model.capacity.is_some() {
-                self.runs.iter().for_each(|run| change(run.end));
-                circumstances |= law::TESTED * usize::from(self.runs.iter().any(|run| from < run.end));
+                let runs = &self.memory.runs;
+                runs.iter().for_each(|run| change(run.end));
+                circumstances |= law::TESTED * usize::from(runs.iter().any(|run| from < run.end));
             }
             self.stretch(from, to, circumstances);
             self.cursor = to;
@@ -345,62 +412,88 @@ impl<'a, 'm> World<'a, 'm> {
     }
 
     /// Draws a stretch of time in which nothing changes.
+    #[inline]
     fn stretch(&mut self, from: i64, to: i64, circumstances: usize) {
-        let question = (to as u64) << 8;
         if self.share > 0 {
-            let law = self.law(self.share, circumstances, from);
             if self.users.are_spaced() {
+                let law = self.law(self.share, circumstances, from);
                 let trials = self.users.spaced(from, to);
-                let before = self.seen_by_users();
-                self.split(USERS, trials, law, question);
-                self.expose(before);
+                let met = self.split(USERS, trials, law, (to as u64) << 8);
+                self.expose(met);
             } else {
-                let mean = self.users.expected(from, to);
-                let Law { notable, plain, .. } = *self.memory.laws.at(law);
                 if circumstances != self.pending.circumstances {
                     self.flush(from);
+                    self.pending.circumstances = circumstances;
                 }
-                self.pending.circumstances = circumstances;
-                self.pending.law = law;
-                self.pending.notable += mean * notable;
-                self.pending.plain += mean * plain;
-                // Between windows only the sum matters, once the counter is so high that no window is cut at its zero.
-                let window = mean * plain * self.setting.policy.interval as f64 / (to - from) as f64;
-                self.pending.window = self.pending.window.max(window);
+                let known = (self.flow.share, self.flow.circumstances) == (self.share, circumstances);
+                if !known || !self.users.is_steady() {
+                    self.find_flow(from, to, circumstances);
+                }
+                self.expect((to - from) as f64);
             }
         }
-        for index in 0..self.runs.len() {
-            let run = self.runs[index];
-            if from >= run.end {
-                continue;
+        for index in 0..self.memory.runs.len() {
+            self.send(index, from, to, circumstances);
+        }
+    }
+
+    /// Adds the users' requests of so many milliseconds to those that are expected.
+    #[inline]
+    fn expect(&mut self, span: f64) {
+        let (flow, pending) = (&self.flow, &mut self.pending);
+        pending.notable += span * flow.notable;
+        pending.plain += span * flow.plain;
+        // Between windows only the sum matters, once the counter is so high that no window is cut at its zero.
+        pending.window = pending.window.max(flow.window);
+    }
+
+    /// Finds what the canary gets of the users' requests in a stretch.
+    fn find_flow(&mut self, from: i64, to: i64, circumstances: usize) {
+        let law = self.law(self.share, circumstances, from);
+        let Law { notable, plain, .. } = *self.memory.laws.at(law);
+        let rate = self.users.expected(from, to) / (to - from) as f64;
+        let window = rate * plain * self.setting.policy.interval as f64;
+        let (notable, plain) = (rate * notable, rate * plain);
+        self.flow = Flow { share: self.share, circumstances, notable, plain, window };
+        self.pending.law = law;
+    }
+
+    /// Draws what a load test sends in a stretch, or adds it to what is to be drawn.
+    #[inline]
+    fn send(&mut self, index: usize, from: i64, to: i64, circumstances: usize) {
+        let run = self.memory.runs[index];
+        if from >= run.end {
+            return;
+        }
+        let (Some((_, reach)), Some(pace)) = (self.setting.load_test(run.hook), self.setting.paces[run.hook])
+        else {
+            return;
+        };
+        let sent = pace.sent(to - run.start);
+        let trials = sent - run.sent;
+        self.memory.runs[index].sent = sent;
+        let share = match reach {
+            Reach::Canary => 100,
+            Reach::Split => self.share,
+            Reach::Primary | Reach::Nobody => 0,
+        };
+        if *reach == Reach::Canary && self.setting.model.capacity.is_none() && self.memory.runs.len() == 1 {
+            // Weights change nothing for these: what comes between two samples is one draw.
+            if self.pending_tests.law.is_none() || circumstances != self.pending_tests.circumstances {
+                self.flush_tests(from);
+                let law = Some(self.law(share, circumstances, from));
+                self.pending_tests = PendingTests { trials: 0, law, circumstances };
             }
-            let Some((test, reach)) = self.setting.load_test(run.hook) else { continue };
-            let share = match reach {
-                Reach::Canary => 100,
-                Reach::Split => self.share,
-                Reach::Primary | Reach::Nobody => 0,
-            };
-            let period = self.setting.periods[run.hook];
-            let trials = test.sent(to - run.start, period) - test.sent(from - run.start, period);
-            if *reach == Reach::Canary && self.setting.model.capacity.is_none() && self.runs.len() == 1 {
-                // Weights change nothing for these: what comes between two samples is one draw.
-                if circumstances != self.pending_tests.2 {
-                    self.flush_tests(from);
-                    self.pending_tests = (0, self.law(share, circumstances, from), circumstances);
-                } else if self.pending_tests.0 == 0 {
-                    self.pending_tests.1 = self.law(share, circumstances, from);
-                }
-                self.pending_tests.0 += trials;
-            } else if share > 0 && trials > 0 {
-                let law = self.law(share, circumstances, from);
-                self.split(TESTER, trials, law, question + 64 + (index as u64 & 1) * 64);
-            }
+            self.pending_tests.trials += trials;
+        } else if share > 0 && trials > 0 {
+            let law = self.law(share, circumstances, from);
+            self.split(TESTER, trials, law, ((to as u64) << 8) + 64 + (index as u64 & 1) * 64);
         }
     }
 
     /// Draws requests whose number is known.
     #[inline]
-    fn split(&mut self, source: usize, trials: u32, law: usize, question: u64) {
+    fn split(&mut self, source: usize, trials: u32, law: usize, question: u64) -> Met {
         let draws = self.draws;
         let Law { notable, rest, .. } = *self.memory.laws.at(law);
         let counts = &mut self.memory.counts;
@@ -411,103 +504,130 @@ impl<'a, 'm> World<'a, 'm> {
             counts.binomial(trials - notable, rest, draws.uniform(question + 1))
         };
         self.counters[source].total += plain;
-        if notable > 0 {
-            self.note(source, notable, law, question);
+        let harmed = if notable > 0 { self.note(source, notable, law, question) } else { 0 };
+        Met { reached: plain + notable, harmed }
+    }
+
+    /// Adds what the load test sent until now to what is to be drawn, if nothing but time matters to it.
+    #[inline]
+    fn collect(&mut self, now: i64) {
+        if !self.setting.is_plain {
+            return;
         }
+        let Some(run) = self.memory.runs.first_mut() else { return };
+        let Some(pace) = &self.setting.paces[run.hook] else { return };
+        let sent = pace.sent(now - run.start);
+        self.pending_tests.trials += sent - run.sent;
+        run.sent = sent;
     }
 
     /// Draws what the load test sent until now.
+    #[inline]
     fn flush_tests(&mut self, now: i64) {
-        let (trials, law, _) = self.pending_tests;
+        self.collect(now);
+        let PendingTests { trials, law: Some(law), .. } = self.pending_tests else { return };
         if trials > 0 {
-            self.pending_tests.0 = 0;
+            self.pending_tests.trials = 0;
+            if self.setting.is_plain && self.defers && self.is_grown(law) {
+                return;
+            }
             self.split(TESTER, trials, law, ((now as u64) << 8) + 64);
         }
+    }
+
+    /// Whether the load test's counters are so high that no window is cut at their zero, whatever comes before it.
+    #[inline]
+    fn is_grown(&self, law: usize) -> bool {
+        let [answered, failed] = [TESTER, TESTER + 1].map(|series| f64::from(self.counters[series].total));
+        let Law { notable, error, .. } = self.memory.laws.at(law);
+        let least = |mean: f64| self.setting.cut_ratio * (2.0 * mean + 40.0);
+        let window = self.setting.tests_most;
+        failed > least(window * notable * error) && answered > least(window)
     }
 
     /// Draws the users' requests that are expected until now, if they arrive independently: whatever the weights
     /// were, their sum is one draw.
     fn flush(&mut self, now: i64) {
         self.flush_tests(now);
+        self.flush_users(now);
+    }
+
+    fn flush_users(&mut self, now: i64) {
         let Pending { notable, plain, window, law, .. } = self.pending;
-        self.pending = Pending::default();
-        if notable + plain <= 0.0 {
+        if plain + notable <= 0.0 {
             return;
         }
+        self.pending = Pending { notable: 0.0, plain: 0.0, window: 0.0, ..self.pending };
         let question = (now as u64) << 8;
-        let before = self.seen_by_users();
         let shown = f64::from(self.counters[USERS].total);
+        let mut met = Met { reached: 0, harmed: 0 };
         if self.defers && shown > self.setting.cut_ratio * (2.0 * window + 40.0) {
             self.deferred += if self.visible { plain } else { 0.0 };
         } else {
-            self.counters[USERS].total += self.memory.counts.poisson(plain, self.draws.uniform(question + 1));
+            met.reached = self.memory.counts.poisson(plain, self.draws.uniform(question + 1));
+            self.counters[USERS].total += met.reached;
         }
         let notable = self.memory.counts.poisson(notable, self.draws.uniform(question));
         if notable > 0 {
-            self.note(USERS, notable, law, question);
+            met.reached += notable;
+            met.harmed = self.note(USERS, notable, law, question);
         }
-        self.expose(before);
+        self.expose(met);
     }
 
-    /// What has reached users' series: requests, failures, answers after the client's timeout.
+    /// Counts what users met.
     #[inline]
-    fn seen_by_users(&self) -> [u32; 3] {
-        let (answered, failed) = (&self.counters[USERS], self.counters[USERS + 1].total);
-        [answered.total, failed, self.setting.timeout.map_or(0, |cut| answered.above[cut])]
-    }
-
-    /// Counts what users met since then.
-    #[inline]
-    fn expose(&mut self, before: [u32; 3]) {
+    fn expose(&mut self, met: Met) {
         if self.visible {
-            let now = self.seen_by_users();
-            let [answered, failed, late] = [0, 1, 2].map(|kind| u64::from(now[kind] - before[kind]));
-            self.user_requests += answered + failed;
-            self.user_errors += failed + late;
+            self.user_requests += u64::from(met.reached);
+            self.user_errors += u64::from(met.harmed);
         }
     }
 
-    /// Tells failed requests from slow ones.
-    fn note(&mut self, source: usize, notable: u32, law: usize, question: u64) {
-        let law = *self.memory.laws.at(law);
-        let failed = self.memory.counts.binomial(notable, law.error, self.draws.uniform(question + 2));
-        let mut left = notable - failed;
-        self.counters[source].total += left;
-        let mut slow = 0;
-        for cut in 0..self.setting.cuts.len() {
-            if left > 0 {
-                let uniform = self.draws.uniform(question + 3 + cut as u64);
-                let more = self.memory.counts.binomial(left, law.slow[cut], uniform);
-                left -= more;
-                slow += more;
-            }
-            self.counters[source].above[cut] += slow;
+    /// Tells failed requests from slow ones; how many failed, or were answered after the client's timeout.
+    fn note(&mut self, source: usize, notable: u32, law: usize, question: u64) -> u32 {
+        let Law { error, late, .. } = *self.memory.laws.at(law);
+        let failed = self.memory.counts.binomial(notable, error, self.draws.uniform(question + 2));
+        let answered = notable - failed;
+        let mut harmed = failed;
+        if answered > 0 {
+            self.counters[source].total += answered;
+            harmed += self.slow(source, answered, law, question + 3);
         }
         if failed > 0 {
-            self.fail(source, failed, &law, question);
+            self.counters[source + 1].total += failed;
+            let late = self.memory.counts.binomial(failed, late, self.draws.uniform(question + 20));
+            if late > 0 {
+                self.slow(source + 1, late, law, question + 21);
+            }
         }
+        harmed
     }
 
-    fn fail(&mut self, source: usize, failed: u32, law: &Law, question: u64) {
-        let counter = &mut self.counters[source + 1];
-        counter.total += failed;
-        let (mut left, mut slow) = (failed, 0);
+    /// Tells by how much requests are slow that are it; how many were answered after the client's timeout.
+    fn slow(&mut self, series: usize, requests: u32, law: usize, question: u64) -> u32 {
+        let Memory { counts, laws, .. } = &mut *self.memory;
+        let law = laws.at(law);
+        let (mut left, mut slow, mut too_late) = (requests, 0, 0);
         for cut in 0..self.setting.cuts.len() {
-            if left > 0 && law.error_slow[cut] > 0.0 {
-                let uniform = self.draws.uniform(question + 20 + cut as u64);
-                let more = self.memory.counts.binomial(left, law.error_slow[cut], uniform);
+            if left > 0 {
+                let more = counts.binomial(left, law.slow[cut], self.draws.uniform(question + cut as u64));
                 left -= more;
                 slow += more;
             }
-            counter.above[cut] += slow;
+            self.counters[series].above[cut] += slow;
+            if self.setting.timeout == Some(cut) {
+                too_late = slow;
+            }
         }
+        too_late
     }
 
     /// The place of the law of requests of which the canary gets `share` percent.
     #[inline]
     fn law(&mut self, share: u32, circumstances: usize, at: i64) -> usize {
         let has_capacity = self.setting.model.capacity.is_some();
-        if has_capacity && !Users::is_steady(&self.setting.model.traffic) {
+        if has_capacity && !self.users.is_steady() {
             // The load never repeats.
             let law = Law::new(self.setting, self.step, share, circumstances, self.load(at));
             return self.memory.laws.pass(law);
@@ -526,7 +646,7 @@ impl<'a, 'm> World<'a, 'm> {
     fn load(&self, at: i64) -> f64 {
         let setting = self.setting;
         let Some(capacity) = setting.model.capacity else { return 0.0 };
-        let running = self.runs.iter().filter(|run| at < run.end);
+        let running = self.memory.runs.iter().filter(|run| at < run.end);
         let tests = running.filter_map(|run| setting.load_test(run.hook)).map(|(test, reach)| {
             let rate = test.rate(setting.mean_latency);
             match reach {
@@ -536,289 +656,5 @@ impl<'a, 'm> World<'a, 'm> {
             }
         });
         (self.users.rate(at) * f64::from(self.share) / 100.0 + tests.sum::<f64>()) / capacity
-    }
-
-    /// What a check reads now.
-    pub fn read(&mut self, now: i64, check: usize) -> Reading {
-        let setting = self.setting;
-        let asked = &setting.policy.checks[check];
-        match &asked.probe {
-            Probe::Broken(_) => Reading::Broken,
-            Probe::Assumed(share) => {
-                let question = question::ASSUMED + ((now as u64) << 8) + check as u64;
-                let passes = self.draws.uniform(question) < *share;
-                if passes { Reading::Passes } else { missed(asked.min, asked.max) }
-            }
-            Probe::SuccessRate | Probe::ErrorRate => {
-                let wants_success = asked.probe == Probe::SuccessRate;
-                let window = self.window(now, asked.window);
-                let (mut part, mut all, mut part_exists, mut exists) = (0.0, 0.0, false, false);
-                for (index, series) in window.iter().enumerate() {
-                    let Some(series) = series else { continue };
-                    let fails = index % 2 == 1 && setting.errors_show;
-                    all += series.increase;
-                    exists = true;
-                    if fails != wants_success {
-                        part += series.increase;
-                        part_exists = true;
-                    }
-                }
-                if !part_exists || !exists {
-                    return Reading::Empty;
-                }
-                if all == 0.0 {
-                    return Reading::NotANumber;
-                }
-                let value = part / all * 100.0;
-                match (asked.min, asked.max) {
-                    (Some(min), _) if value < min => Reading::Low(value),
-                    (_, Some(max)) if value > max => Reading::High(value),
-                    _ => Reading::Passes,
-                }
-            }
-            Probe::Quantile { q, telemetry, factor, .. } => {
-                if *telemetry != setting.telemetry {
-                    return Reading::Empty;
-                }
-                let window = self.window(now, asked.window);
-                if window.iter().all(Option::is_none) {
-                    return Reading::Empty;
-                }
-                let all: f64 = window.iter().flatten().map(|series| series.increase).sum();
-                if all == 0.0 {
-                    return Reading::NotANumber;
-                }
-                let Some(edges) = &setting.edges[check] else { return Reading::Passes };
-                let rank = q * all;
-                let above = |cut: Option<usize>| -> f64 {
-                    let above = window.iter().flatten();
-                    above.map(|series| cut.map_or(0.0, |cut| series.above[cut] as f64 * series.factor)).sum()
-                };
-                let up_to_low = if edges.low.is_some() { all - above(edges.low) } else { 0.0 };
-                let up_to_high = if edges.high.is_some() { all - above(edges.high) } else { all };
-                let is_above = if up_to_low >= rank && edges.low.is_some() {
-                    false
-                } else if edges.high.is_none() {
-                    edges.from > edges.limit || (edges.includes && edges.from >= edges.limit)
-                } else if up_to_high < rank {
-                    true
-                } else {
-                    let value =
-                        edges.from + (edges.to - edges.from) * (rank - up_to_low) / (up_to_high - up_to_low);
-                    value > edges.limit || (edges.includes && value >= edges.limit)
-                };
-                match (asked.max, asked.min) {
-                    (Some(_), _) if is_above => {
-                        Reading::High(self.quantile(now, check, rank, &window, edges) * factor)
-                    }
-                    (None, Some(_)) if !is_above => Reading::Low(0.0),
-                    _ => Reading::Passes,
-                }
-            }
-        }
-    }
-
-    /// A quantile's value that is known to lie above a check's bound, for messages: the buckets above the bound are
-    /// drawn only now.
-    fn quantile(
-        &mut self,
-        now: i64,
-        check: usize,
-        rank: f64,
-        window: &[Option<Increase>; SERIES],
-        edges: &Edges,
-    ) -> f64 {
-        let all: f64 = window.iter().flatten().map(|series| series.increase).sum();
-        let above = |cut: Option<usize>| -> f64 {
-            let series = window.iter().flatten();
-            series
-                .map(|series| cut.map_or(series.increase, |cut| f64::from(series.above[cut]) * series.factor))
-                .sum()
-        };
-        let mut below = all - above(edges.low);
-        let mut from = edges.from;
-        if edges.high.is_some() {
-            let up_to = all - above(edges.high);
-            if up_to >= rank {
-                return from + (edges.to - from) * (rank - below) / (up_to - below);
-            }
-            (below, from) = (up_to, edges.to);
-        }
-        let mut left = above(edges.high.or(edges.low));
-        let setting = self.setting;
-        let survival = |bound: f64| setting.latency.above(setting.telemetry.beyond(bound), setting.slowdown);
-        let bounds = setting.telemetry.bounds();
-        let beyond = from;
-        for (index, bound) in bounds.iter().enumerate().filter(|(_, bound)| **bound > beyond) {
-            let question = question::VALUE + ((now as u64) << 16) + ((check as u64) << 8) + index as u64;
-            let stays = ratio(survival(*bound), survival(from));
-            let uniform = self.draws.uniform(question);
-            let more = f64::from(self.memory.counts.binomial(left.round() as u32, stays, uniform)).min(left);
-            let within = left - more;
-            if below + within >= rank {
-                return from + (bound - from) * (rank - below) / within;
-            }
-            (below, left, from) = (below + within, more, *bound);
-        }
-        bounds.last().copied().unwrap_or(0.0)
-    }
-
-    /// How much each series grew in a window that ends now; `None` for series with fewer than two samples in it.
-    #[inline]
-    fn window(&mut self, now: i64, length: i64) -> [Option<Increase>; SERIES] {
-        if let Some((end, known, found)) = &self.looked
-            && (*end, *known) == (now, length)
-        {
-            return *found;
-        }
-        let found = self.look(now, length);
-        self.looked = Some((now, length, found));
-        found
-    }
-
-    fn look(&mut self, now: i64, length: i64) -> [Option<Increase>; SERIES] {
-        let first = self.first_in(now, length);
-        let newest = self.last;
-        let mut found = [None; SERIES];
-        if newest <= first {
-            return found;
-        }
-        let position = self.memory.samples.iter().rposition(|sample| sample.number <= first);
-        let begin = position.map_or(Sample::default(), |position| self.memory.samples[position]);
-        let end = self.memory.samples[self.memory.samples.len() - 1];
-        for (index, found) in found.iter_mut().enumerate() {
-            let last = end.counters[index];
-            if last.total == 0 {
-                continue;
-            }
-            let (mut number, mut before) = (first, begin.counters[index]);
-            if before.total == 0 {
-                (number, before) = self.birth(index);
-            }
-            if number >= newest {
-                continue;
-            }
-            *found = Some(self.increase(now, length, number, before, newest, last));
-        }
-        found
-    }
-
-    /// The increase of a series between two samples, extrapolated to a window's edges.
-    #[inline]
-    fn increase(
-        &self,
-        now: i64,
-        length: i64,
-        first: i64,
-        before: Counter,
-        newest: i64,
-        last: Counter,
-    ) -> Increase {
-        let difference = last.total - before.total;
-        let factor = factor(
-            self.setting.scrape as f64,
-            ((newest - first) * self.setting.scrape) as f64,
-            (self.sample_time(first) - (now - length)) as f64,
-            (now - self.sample_time(newest)) as f64,
-            f64::from(before.total),
-            f64::from(difference),
-        );
-        let mut above = [0; CUTS];
-        for (cut, _) in self.setting.cuts.iter().enumerate() {
-            above[cut] = last.above[cut] - before.above[cut];
-        }
-        Increase { increase: f64::from(difference) * factor, factor, above }
-    }
-
-    /// The first sample that shows a series. Between two known samples it is drawn which one it was.
-    fn birth(&mut self, series: usize) -> (i64, Counter) {
-        if let Some(birth) = self.births[series] {
-            return birth;
-        }
-        let samples = &self.memory.samples;
-        let after =
-            samples.iter().position(|sample| sample.counters[series].total > 0).unwrap_or(samples.len() - 1);
-        let end = samples[after];
-        let begin = after.checked_sub(1).map_or(end.number - 1, |before| samples[before].number);
-        let born = self.resolve(series, begin, end);
-        self.births[series] = Some(born);
-        born
-    }
-
-    /// Spreads a series' first requests over the samples between which they came.
-    fn resolve(&mut self, series: usize, begin: i64, end: Sample) -> (i64, Counter) {
-        let all = end.counters[series];
-        let source = series / 2 * 2;
-        let mut left = all.total;
-        let mut trials: u32 = ((begin + 1)..=end.number).map(|number| self.trials(source, number)).sum();
-        for number in (begin + 1)..end.number {
-            let uniform = self.draws.uniform(question::BIRTH + ((number as u64) << 8) + series as u64);
-            let here = self.trials(source, number);
-            let share = if source == USERS && !self.users.are_spaced() {
-                // Independent arrivals fall anywhere.
-                let probability = 1.0 / (end.number - number + 1) as f64;
-                self.memory.counts.binomial(left, probability, uniform)
-            } else {
-                self.memory.counts.hypergeometric(trials.max(left), here, left, uniform)
-            };
-            trials = trials.saturating_sub(here);
-            if share > 0 {
-                let mut counter = Counter { total: share, ..Counter::default() };
-                let mut least = 0;
-                for cut in 0..self.setting.cuts.len() {
-                    let uniform =
-                        self.draws.uniform(question::BIRTH + ((number as u64) << 8) + 16 + cut as u64);
-                    let slow = self.memory.counts.hypergeometric(all.total, share, all.above[cut], uniform);
-                    least = slow.max(least).min(share);
-                    counter.above[cut] = least.min(all.above[cut]);
-                }
-                return (number, counter);
-            }
-            left -= share;
-        }
-        (end.number, all)
-    }
-
-    /// Requests of a source between two samples, if that is known.
-    fn trials(&self, source: usize, number: i64) -> u32 {
-        let (from, to) = (self.sample_time(number - 1), self.sample_time(number));
-        if source == USERS {
-            return if self.users.are_spaced() { self.users.spaced(from, to) } else { 0 };
-        }
-        let sent = self.runs.iter().filter_map(|run| {
-            let (test, _) = self.setting.load_test(run.hook)?;
-            let period = self.setting.periods[run.hook];
-            Some(test.sent(to - run.start, period) - test.sent(from - run.start, period))
-        });
-        sent.sum()
-    }
-}
-
-/// How much a series grew.
-#[derive(Clone, Copy, Debug)]
-struct Increase {
-    increase: f64,
-    factor: f64,
-    above: [u32; CUTS],
-}
-
-/// By what a series' growth is extrapolated from its samples to a window's edges, as `promql::extrapolate` does it:
-/// the time between two samples, from the first to the last, from the window's edges to them, the counter at first,
-/// its growth.
-pub(crate) fn factor(scrape: f64, sampled: f64, to_start: f64, to_end: f64, first: f64, growth: f64) -> f64 {
-    let near = |gap: f64| if gap >= scrape * 1.1 { scrape / 2.0 } else { gap };
-    let mut to_start = near(to_start);
-    if growth > 0.0 {
-        to_start = to_start.min(sampled * first / growth);
-    }
-    (sampled + to_start + near(to_end)) / sampled
-}
-
-/// A value that a check misses by as little as can be told.
-fn missed(min: Option<f64>, max: Option<f64>) -> Reading {
-    match (min, max) {
-        (_, Some(max)) => Reading::High(max + 1.0),
-        (Some(min), None) => Reading::Low(min - 1.0),
-        (None, None) => Reading::Passes,
     }
 }

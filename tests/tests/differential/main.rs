@@ -11,6 +11,7 @@ use crd::Canary;
 use testbed::RunOptions;
 use testbed::scenario::Loaded;
 use testbed::timeline::Event;
+use whatif::draws::Draws;
 use whatif::latency::Latency;
 use whatif::model::{Arrivals, Rate, Traffic, VersionModel};
 use whatif::run::replay;
@@ -92,6 +93,69 @@ fn deterministic_models_give_equal_logs() {
         }
     }
 }
+
+/// Any policy of steps, and how long the new version's answers take and how many of them fail: all or none, so that
+/// what the controller says does not depend on luck. Answers are in buckets whose quantile is no whole number of
+/// milliseconds, where the last bit of a sum could decide what is printed.
+fn any_policy(number: u64) -> (Policy, u64, f64) {
+    let draws = Draws::new(Seed::new(6), "policies", number);
+    let mut question = 0;
+    let mut draw = |most: usize| {
+        question += 1;
+        (draws.uniform(question) * most as f64) as usize
+    };
+    let mut canary = article();
+    let analysis = canary.spec.analysis.as_mut().unwrap();
+    let is_new = draw(2) == 0;
+    analysis.interval = ["20s", "30s", "45s"][draw(3)].to_owned();
+    analysis.threshold = 1 + draw(4) as i32;
+    (analysis.step_weight, analysis.max_weight) = (10 + draw(41) as i32, 30 + draw(71) as i32);
+    if is_new && draw(3) == 0 {
+        (analysis.step_weight, analysis.step_weights) =
+            (0, vec![5 + draw(20) as i32, 30, 31 + draw(60) as i32]);
+    }
+    if draw(2) == 0 {
+        analysis.webhooks.clear();
+    }
+    analysis.metrics[0].threshold = Some(90.0 + draw(10) as f64);
+    analysis.metrics[1].threshold = Some([150.0, 300.0, 400.0, 499.0][draw(4)]);
+    for metric in &mut analysis.metrics {
+        metric.interval = ["20s", "30s", "1m"][draw(3)].to_owned();
+    }
+    match draw(4) {
+        0 => analysis.metrics.truncate(1),
+        1 => drop(analysis.metrics.remove(0)),
+        2 => analysis.metrics.reverse(),
+        _ => {}
+    }
+    let dialect = if is_new { Dialect::Latest } else { Dialect::Rc1 };
+    let (latency, errors) = ([20, 180, 320][draw(3)], [0.0, 0.0, 1.0][draw(3)]);
+    (Policy::new(canary, dialect, &[], &|_| None), latency, errors)
+}
+
+#[test]
+fn random_policies_give_equal_logs() {
+    let mut promoted = 0;
+    for number in 0..POLICIES {
+        let (policy, latency, errors) = any_policy(number);
+        let model = deterministic(latency, errors);
+        let setting = Setting::new(&policy, &model, "new").unwrap();
+        let said = fast(&setting, number);
+        assert_eq!(
+            full(&setting, number),
+            said,
+            "policy {number}: {:?}, {:?}, answers in {latency} ms, {errors} of them failed",
+            policy.dialect,
+            policy.canary.spec.analysis
+        );
+        promoted += usize::from(said.iter().any(|message| message.starts_with("Promotion completed!")));
+    }
+    // Both ends are among them.
+    assert!((2..POLICIES as usize - 2).contains(&promoted), "{promoted} of {POLICIES} policies promote");
+}
+
+/// Random policies, each run once by both engines.
+const POLICIES: u64 = 10;
 
 #[test]
 fn random_models_give_equal_distributions() {
