@@ -108,6 +108,8 @@ impl Backoff {
 }
 
 /// Runs a container until it has ended for good. Returns whether it ended well.
+///
+/// What happens once, or seldom, is boxed: what is left is kept for each container as long as it runs.
 pub(super) async fn run(pod: Arc<PodTask>, container: Container, role: Role, gate: Gate) -> bool {
     let clock = pod.shared.parts.clock;
     let name = container.name.clone();
@@ -115,7 +117,7 @@ pub(super) async fn run(pod: Arc<PodTask>, container: Container, role: Role, gat
     let mut backoff = Backoff::default();
     let mut restarts = 0;
     loop {
-        let launch = launch::prepare(&pod, &container, restarts, &gate).await;
+        let launch = Box::pin(launch::prepare(&pod, &container, restarts, &gate)).await;
         if pod.is_terminating() {
             return false;
         }
@@ -197,7 +199,7 @@ async fn execute(
     }
     let after_start = async {
         if let Some(hook) = container.lifecycle.as_ref().and_then(|hooks| hooks.post_start.as_ref())
-            && let Err(why) = hooks::run(hook, container, pod, &exec).await
+            && let Err(why) = Box::pin(hooks::run(hook, container, pod, &exec)).await
         {
             pod.event(
                 Some(&container.name),
@@ -226,7 +228,7 @@ async fn execute(
                 Some(Stop::Gracefully(grace)) => {
                     let orderly = async {
                         if let Some(hook) = container.lifecycle.as_ref().and_then(|hooks| hooks.pre_stop.as_ref())
-                            && let Err(why) = hooks::run(hook, container, pod, &exec).await
+                            && let Err(why) = Box::pin(hooks::run(hook, container, pod, &exec)).await
                         {
                             // A hook that fails does not keep the container from ending.
                             let name = Some(container.name.as_str());

@@ -231,7 +231,7 @@ impl PodTask {
         for container in self.spec.init_containers.iter().flatten() {
             let role = Role::of_init(container);
             let gate = Gate::new(role);
-            let running = container::run(Arc::clone(&self), container.clone(), role, gate.clone());
+            let running = Box::pin(container::run(Arc::clone(&self), container.clone(), role, gate.clone()));
             if role == Role::Sidecar {
                 self.tasks.spawn(async move {
                     running.await;
@@ -241,7 +241,7 @@ impl PodTask {
             } else if !running.await {
                 if !self.is_terminating() {
                     lock(&self.state).failed = true;
-                    self.finish().await;
+                    Box::pin(self.finish()).await;
                 }
                 return;
             }
@@ -253,7 +253,8 @@ impl PodTask {
         let mut ends = Vec::new();
         for container in &self.spec.containers {
             let gate = Gate::new(Role::App);
-            let running = container::run(Arc::clone(&self), container.clone(), Role::App, gate.clone());
+            let running =
+                Box::pin(container::run(Arc::clone(&self), container.clone(), Role::App, gate.clone()));
             let (end, ended) = oneshot::channel::<()>();
             ends.push(ended);
             self.tasks.spawn(async move {
@@ -267,7 +268,7 @@ impl PodTask {
             let _ = ended.await;
         }
         if !self.is_terminating() {
-            self.finish().await;
+            Box::pin(self.finish()).await;
         }
     }
 
@@ -286,7 +287,8 @@ impl PodTask {
             self.changed.notified().await;
             // What changes at the same moment goes out together.
             tokio::task::yield_now().await;
-            if self.sync_status().await.is_err() {
+            // The task waits most of the time, and need not keep a request's room for that.
+            if Box::pin(self.sync_status()).await.is_err() {
                 self.shared.parts.clock.sleep(RETRY).await;
                 self.changed.notify_one();
             }
