@@ -62,7 +62,7 @@ impl<'c> Parts<'c> {
                 let mut patch = request(Method::PATCH, &parts.map(), Some(&objects::owned_by(&job)));
                 let kind = header::HeaderValue::from_static("application/merge-patch+json");
                 patch.headers_mut().insert(header::CONTENT_TYPE, kind);
-                // Who may not is asked to delete it, which comes next anyway.
+                // It is deleted at the end anyway: this is for runs that do not get there.
                 let _ = cluster.json(patch).await;
                 Ok(parts)
             }

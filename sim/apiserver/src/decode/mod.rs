@@ -163,7 +163,8 @@ fn is_integer(number: &Number) -> bool {
     number.is_i64() || number.is_u64()
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether Go's encoder leaves a value out.
+pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),

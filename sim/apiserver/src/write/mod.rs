@@ -203,12 +203,3 @@ fn object_of<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Valu
 fn drop_nulls_of_metadata(object: &mut Value) {
     object_of(object, "metadata").retain(|_, value| !value.is_null());
 }
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
-}

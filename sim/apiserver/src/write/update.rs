@@ -7,10 +7,10 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    answer, checked, expect_kind, expect_namespace, is_dry_run, is_empty, normalise_for, object_of, parse,
-    writer,
+    answer, checked, expect_kind, expect_namespace, is_dry_run, normalise_for, object_of, parse, writer,
 };
 use crate::body::Body;
+use crate::decode::is_empty;
 use crate::delete::{self, stamp};
 use crate::failure::Failure;
 use crate::resource::{Generation, Resource};

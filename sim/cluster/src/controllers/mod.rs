@@ -16,6 +16,7 @@ mod index;
 mod job;
 mod name_suffix;
 mod ownership;
+mod pod_control;
 mod pod_state;
 mod quantity;
 mod replica_set;
@@ -37,7 +38,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
 use program::{Informer, Selection, Tasks, WorkQueue};
 
+use expectations::Expectations;
 use index::Index;
+use pod_control::PodControl;
 
 pub use event_recorder::{EventRecorder, reference};
 pub(crate) use quantity::milli_value;
@@ -105,9 +108,9 @@ pub fn start(options: ControllerOptions) {
     let endpoints_queue = WorkQueue::new(clock);
     let load_balancer_queue = WorkQueue::new(clock);
     let autoscaler_queue = horizontal_pod_autoscaler::PeriodicQueue::new(clock);
-    let expectations = expectations::Expectations::of("ReplicaSet");
-    let daemon_expectations = expectations::Expectations::of("DaemonSet");
-    let job_expectations = expectations::Expectations::of("Job");
+    let expectations = Expectations::of("ReplicaSet");
+    let daemon_expectations = Expectations::of("DaemonSet");
+    let job_expectations = Expectations::of("Job");
 
     let pod_index: Index<Pod> = Index::default();
     let set_index: Index<ReplicaSet> = Index::default();
@@ -237,43 +240,38 @@ pub fn start(options: ControllerOptions) {
         set_index: set_index.clone(),
         pod_index: pod_index.clone(),
     };
-    let replica_set_controller = replica_set::ReplicaSetController {
+    let control = |name: &str, expectations: Expectations| PodControl {
         client: client.clone(),
         clock,
-        events: events.component("replicaset-controller", None),
+        events: events.component(name, None),
+        pods: pods.clone(),
+        expectations,
+    };
+    let replica_set_controller = replica_set::ReplicaSetController {
+        control: control("replicaset-controller", expectations),
         names: seed.child("replicaset-controller"),
         queue: replica_set_queue.clone(),
         replica_sets: replica_sets.clone(),
-        pods: pods.clone(),
         set_index,
         pod_index: pod_index.clone(),
-        expectations,
         drawn: BTreeMap::new(),
     };
     let daemon_set_controller = daemon_set::DaemonSetController {
-        client: client.clone(),
-        clock,
-        events: events.component("daemonset-controller", None),
+        control: control("daemonset-controller", daemon_expectations),
         names: seed.child("daemonset-controller"),
         queue: daemon_set_queue.clone(),
         daemon_sets: daemon_sets.clone(),
         nodes: nodes.clone(),
-        pods: pods.clone(),
         pod_index: pod_index.clone(),
         revision_index,
-        expectations: daemon_expectations,
         drawn: BTreeMap::new(),
     };
     let job_controller = job::JobController {
-        client: client.clone(),
-        clock,
-        events: events.component("job-controller", None),
+        control: control("job-controller", job_expectations),
         names: seed.child("job-controller"),
         queue: job_queue.clone(),
         jobs: jobs.clone(),
-        pods: pods.clone(),
         pod_index: pod_index.clone(),
-        expectations: job_expectations,
         known: BTreeMap::new(),
     };
     let endpoints_controller = endpoints::EndpointsController {

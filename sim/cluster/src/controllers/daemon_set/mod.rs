@@ -9,25 +9,24 @@ mod status;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clock::{Clock, Rng, Seed};
+use clock::{Rng, Seed};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt as _};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use program::{Change, Informer, WorkQueue};
 use serde_json::json;
 
 use super::deployment::template_hash;
-use super::event_recorder::{EventRecorder, reference};
-use super::expectations::Expectations;
+use super::event_recorder::reference;
 use super::index::Index;
-use super::name_suffix::generated_name;
 use super::ownership::{self, carry_out, claim, controller_reference};
+use super::pod_control::PodControl;
 use super::pod_state::available_in;
 use super::selector::is_empty;
-use super::{Key, Reconcile, api_message, is_namespace_terminating};
+use super::{Key, Reconcile};
 use crate::node_affinity::admits;
 use placement::{HASH_LABEL, Limits, Moves, Place, Policy};
 
@@ -58,18 +57,14 @@ pub(super) fn concerns(change: &Change<'_, Node>) -> bool {
 }
 
 pub(super) struct DaemonSetController {
-    pub(super) client: Client,
-    pub(super) clock: Clock,
-    pub(super) events: EventRecorder,
+    pub(super) control: PodControl,
     pub(super) names: Seed,
     pub(super) queue: WorkQueue<Key>,
     pub(super) daemon_sets: Informer<DaemonSet>,
     pub(super) nodes: Informer<Node>,
-    pub(super) pods: Informer<Pod>,
     /// The pods and revisions, by label and owner.
     pub(super) pod_index: Index<Pod>,
     pub(super) revision_index: Index<ControllerRevision>,
-    pub(super) expectations: Expectations,
     /// The name stream of each live DaemonSet.
     pub(super) drawn: BTreeMap<Key, Rng>,
 }
@@ -77,7 +72,7 @@ pub(super) struct DaemonSetController {
 impl Reconcile for DaemonSetController {
     async fn sync(&mut self, key: &Key) -> Result<(), kube::Error> {
         let Some(set) = self.daemon_sets.get(&key.namespace, &key.name) else {
-            self.expectations.forget(key);
+            self.control.expectations.forget(key);
             self.drawn.remove(key);
             return Ok(());
         };
@@ -86,17 +81,17 @@ impl Reconcile for DaemonSetController {
         };
         if is_empty(&spec.selector) {
             let message = "This daemon set is selecting all pods. A non-empty selector is required.";
-            self.events.warning(&reference(set.as_ref()), "SelectingAll", message.to_owned());
+            self.control.events.warning(&reference(set.as_ref()), "SelectingAll", message.to_owned());
             return Ok(());
         }
-        let settled = self.expectations.settled(key, self.clock.elapsed());
+        let settled = self.control.expectations.settled(key, self.control.clock.elapsed());
         let hash =
             template_hash(&spec.template, set.status.as_ref().and_then(|status| status.collision_count));
         self.record_revision(key, &set, spec, &hash).await?;
         let places = self.places(&set, spec).await?;
         let wanted = places.iter().filter(|place| place.is_wanted).count();
         let min_ready_seconds = spec.min_ready_seconds.unwrap_or(0);
-        let (limits, now) = (Limits::of(spec, wanted), self.clock.now());
+        let (limits, now) = (Limits::of(spec, wanted), self.control.clock.now());
         let policy = Policy { hash: &hash, min_ready_seconds, limits, now };
         let mut moved = Ok(());
         if settled {
@@ -105,7 +100,7 @@ impl Reconcile for DaemonSetController {
             // A rollout begins from a settled picture.
             if moved.is_ok()
                 && strategy != Some("OnDelete")
-                && self.expectations.settled(key, self.clock.elapsed())
+                && self.control.expectations.settled(key, self.control.clock.elapsed())
             {
                 moved = self.make(key, &set, spec, &hash, policy.roll(&places)).await;
             }
@@ -118,7 +113,7 @@ impl Reconcile for DaemonSetController {
         if set.status.as_ref() != Some(&status) {
             let mut updated = set.as_ref().clone();
             updated.status = Some(status);
-            let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), &key.namespace);
+            let api: Api<DaemonSet> = Api::namespaced(self.control.client.clone(), &key.namespace);
             match api.replace_status(&key.name, &PostParams::default(), &updated).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 result => drop(result?),
@@ -148,7 +143,7 @@ impl DaemonSetController {
         let mut known = self.revision_index.owned_by(uid);
         known.sort_by_key(|revision| revision.revision);
         let newest = known.last().map_or(0, |revision| revision.revision);
-        let api: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<ControllerRevision> = Api::namespaced(self.control.client.clone(), &key.namespace);
         let name = format!("{}-{hash}", key.name);
         match known.iter().find(|revision| revision.name_any() == name) {
             Some(current) if current.revision == newest => {}
@@ -203,7 +198,7 @@ impl DaemonSetController {
     /// Every node with the set's pods on it, after adopting and releasing.
     async fn places(&self, set: &DaemonSet, spec: &DaemonSetSpec) -> Result<Vec<Place>, kube::Error> {
         let namespace = set.namespace().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Pod> = Api::namespaced(self.control.client.clone(), &namespace);
         let mut by_node: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
         for pod in self.pod_index.candidates(&namespace, &spec.selector, set.metadata.uid.as_deref()) {
             let claim = claim(&set.metadata, &spec.selector, &pod.metadata);
@@ -235,46 +230,18 @@ impl DaemonSetController {
         hash: &str,
         moves: Moves,
     ) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let object = reference(set);
         let purpose = || format!("{}/{}/{}", key.namespace, key.name, set.uid().unwrap_or_default());
         let names = self.drawn.entry(key.clone()).or_insert_with(|| self.names.stream(&purpose()));
         for node in moves.create.iter().take(BURST) {
-            let mut name = generated_name(&format!("{}-", key.name), names);
-            // A restarted controller draws the same names again.
-            while self.pods.get(&key.namespace, &name).is_some() {
-                name = generated_name(&format!("{}-", key.name), names);
-            }
-            let pod = pod_of(set, spec, hash, node, name.clone());
-            self.expectations.creating(key, &name, self.clock.elapsed());
-            match api.create(&PostParams::default(), &pod).await {
-                Ok(_) => self.events.normal(&object, "SuccessfulCreate", format!("Created pod: {name}")),
-                Err(error) => {
-                    self.expectations.failed(key, &name);
-                    if is_namespace_terminating(&error) {
-                        return Ok(());
-                    }
-                    let message = format!("Error creating: {}", api_message(&error));
-                    self.events.warning(&object, "FailedCreate", message);
-                    return Err(error);
-                }
+            let name = self.control.name(&key.namespace, &format!("{}-", key.name), names);
+            if self.control.create(key, set, &pod_of(set, spec, hash, node, name)).await?.is_none() {
+                return Ok(());
             }
         }
         for name in moves.delete.iter().take(BURST) {
-            let uid = self.pods.get(&key.namespace, name).and_then(|pod| pod.metadata.uid.clone());
-            self.expectations.deleting(key, name, self.clock.elapsed());
-            let same = Preconditions { uid, resource_version: None };
-            match api.delete(name, &DeleteParams::default().preconditions(same)).await {
-                Ok(_) => self.events.normal(&object, "SuccessfulDelete", format!("Deleted pod: {name}")),
-                Err(error) => {
-                    self.expectations.failed(key, name);
-                    if !matches!(&error, kube::Error::Api(status) if status.is_not_found()) {
-                        let message = format!("Error deleting: {}", api_message(&error));
-                        self.events.warning(&object, "FailedDelete", message);
-                        return Err(error);
-                    }
-                }
-            }
+            let pod = self.control.pods.get(&key.namespace, name);
+            let uid = pod.and_then(|pod| pod.metadata.uid.clone());
+            self.control.delete(key, set, name, uid).await?;
         }
         Ok(())
     }

@@ -13,23 +13,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, Rng, Seed, Timestamp};
+use clock::{Rng, Seed, Timestamp};
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, PostParams, Preconditions, PropagationPolicy};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use program::{Change, Informer, WorkQueue};
 
-use super::event_recorder::{EventRecorder, reference};
-use super::expectations::Expectations;
+use super::event_recorder::reference;
 use super::index::Index;
-use super::name_suffix::generated_name;
 use super::ownership::{self, carry_out, claim};
+use super::pod_control::PodControl;
 use super::pod_state::is_ready;
 use super::replica_set::first_to_go;
-use super::{Key, Reconcile, api_message, is_namespace_terminating};
+use super::{Key, Reconcile};
 use ledger::Ledger;
 use verdict::{Pods, is_indexed, is_suspended};
 
@@ -47,15 +46,11 @@ pub(super) fn owners_of(change: &Change<'_, Pod>, jobs: &Informer<Job>) -> Vec<K
 }
 
 pub(super) struct JobController {
-    pub(super) client: Client,
-    pub(super) clock: Clock,
-    pub(super) events: EventRecorder,
+    pub(super) control: PodControl,
     pub(super) names: Seed,
     pub(super) queue: WorkQueue<Key>,
     pub(super) jobs: Informer<Job>,
-    pub(super) pods: Informer<Pod>,
     pub(super) pod_index: Index<Pod>,
-    pub(super) expectations: Expectations,
     /// The name stream of each live Job, and what its pods have come to.
     pub(super) known: BTreeMap<Key, Known>,
 }
@@ -72,7 +67,7 @@ type Said = (bool, &'static str, &'static str);
 impl Reconcile for JobController {
     async fn sync(&mut self, key: &Key) -> Result<(), kube::Error> {
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
-            self.expectations.forget(key);
+            self.control.expectations.forget(key);
             self.known.remove(key);
             return Ok(());
         };
@@ -85,9 +80,9 @@ impl Reconcile for JobController {
         if let Some(finished) = verdict::finish(&job) {
             return self.expire(key, &job, spec, finished).await;
         }
-        let settled = self.expectations.settled(key, self.clock.elapsed());
+        let settled = self.control.expectations.settled(key, self.control.clock.elapsed());
         let pods = self.claimed_pods(&job, spec).await?;
-        let now = self.clock.now();
+        let now = self.control.clock.now();
         let before = job.status.clone().unwrap_or_default();
         let living = self.known(key, &job, &before, &pods).ledger.observe(&pods, now);
         let done = self.completed_indexes(spec, &before, &pods);
@@ -108,14 +103,14 @@ impl Reconcile for JobController {
         let before_moves = active.len();
         if ending.is_some() {
             // Pods that had not shown when the others were stopped.
-            result = self.delete(key, &job, &active).await;
+            result = self.control.delete_all(key, &*job, &active).await;
             active.clear();
         } else {
             let state = Pods { active: &active, succeeded, failed };
             if let Some((reason, message)) = verdict::failure(spec, started, &state, now) {
                 // Those that are stopped have failed too.
                 failed += active.len();
-                result = self.delete(key, &job, &active).await;
+                result = self.control.delete_all(key, &*job, &active).await;
                 active.clear();
                 is_known = true;
                 conditions.push(verdict::make("FailureTarget", true, reason, message, now));
@@ -174,7 +169,7 @@ impl JobController {
     async fn claimed_pods(&self, job: &Job, spec: &JobSpec) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let namespace = job.namespace().unwrap_or_default();
         let Some(selector) = &spec.selector else { return Ok(Vec::new()) };
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Pod> = Api::namespaced(self.control.client.clone(), &namespace);
         let mut claimed = Vec::new();
         for pod in self.pod_index.candidates(&namespace, selector, job.metadata.uid.as_deref()) {
             let claim = claim(&job.metadata, selector, &pod.metadata);
@@ -214,7 +209,7 @@ impl JobController {
     ) -> (Vec<Arc<Pod>>, Result<(), kube::Error>) {
         let wanted = verdict::wanted(spec, &Pods { active: &active, succeeded, failed });
         if active.len() > wanted {
-            let mut ranked = first_to_go(&active, &active, active.len(), self.clock.now());
+            let mut ranked = first_to_go(&active, &active, active.len(), self.control.clock.now());
             // Pods whose work nobody wants any more go first.
             let is_needed = |pod: &Arc<Pod>| {
                 pod::index_of(pod).is_none_or(|index| {
@@ -226,10 +221,10 @@ impl JobController {
             let ledger = &mut self.known.get_mut(key).expect("every Job that is synced is known").ledger;
             surplus.iter().for_each(|pod| ledger.dismiss(pod));
             active.retain(|pod| !ledger.has_dismissed(pod));
-            return (active, self.delete(key, job, surplus).await);
+            return (active, self.control.delete_all(key, job, surplus).await);
         }
         let missing = (wanted - active.len()).min(BURST);
-        let pause = self.known[key].ledger.pause(self.clock.now());
+        let pause = self.known[key].ledger.pause(self.control.clock.now());
         if missing == 0 || !pause.is_zero() {
             return (active, Ok(()));
         }
@@ -251,54 +246,10 @@ impl JobController {
 
     /// Makes a pod; nothing if its namespace goes away.
     async fn create(&mut self, key: &Key, job: &Job, index: Option<i32>) -> Result<Option<Pod>, kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let object = reference(job);
-        let prefix = pod::name_prefix(&key.name, index);
         let known = self.known.get_mut(key).expect("every Job that is synced is known");
-        let mut name = generated_name(&prefix, &mut known.names);
-        // A restarted controller draws the same names again.
-        while self.pods.get(&key.namespace, &name).is_some() {
-            name = generated_name(&prefix, &mut known.names);
-        }
-        self.expectations.creating(key, &name, self.clock.elapsed());
-        match api.create(&PostParams::default(), &pod::pod_of(job, index, name.clone())).await {
-            Ok(pod) => {
-                self.events.normal(&object, "SuccessfulCreate", format!("Created pod: {name}"));
-                Ok(Some(pod))
-            }
-            Err(error) => {
-                self.expectations.failed(key, &name);
-                if is_namespace_terminating(&error) {
-                    return Ok(None);
-                }
-                let message = format!("Error creating: {}", api_message(&error));
-                self.events.warning(&object, "FailedCreate", message);
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, key: &Key, job: &Job, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let object = reference(job);
-        let mut first_error = None;
-        for pod in pods {
-            let name = pod.name_any();
-            self.expectations.deleting(key, &name, self.clock.elapsed());
-            let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-            match api.delete(&name, &DeleteParams::default().preconditions(same)).await {
-                Ok(_) => self.events.normal(&object, "SuccessfulDelete", format!("Deleted pod: {name}")),
-                Err(error) => {
-                    self.expectations.failed(key, &name);
-                    if !matches!(&error, kube::Error::Api(status) if status.is_not_found()) {
-                        let message = format!("Error deleting: {}", api_message(&error));
-                        self.events.warning(&object, "FailedDelete", message);
-                        first_error.get_or_insert(error);
-                    }
-                }
-            }
-        }
-        first_error.map_or(Ok(()), Err)
+        let prefix = pod::name_prefix(&key.name, index);
+        let name = self.control.name(&key.namespace, &prefix, &mut known.names);
+        self.control.create(key, job, &pod::pod_of(job, index, name)).await
     }
 
     /// Brings the condition `Suspended` up to date; time counts from the last resumption.
@@ -337,7 +288,7 @@ impl JobController {
         }
         let mut updated = job.clone();
         updated.status = Some(status);
-        let api: Api<Job> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Job> = Api::namespaced(self.control.client.clone(), &key.namespace);
         match api.replace_status(&key.name, &PostParams::default(), &updated).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
             result => drop(result?),
@@ -345,8 +296,8 @@ impl JobController {
         let object = reference(job);
         for (is_warning, reason, message) in said {
             match is_warning {
-                true => self.events.warning(&object, reason, *message),
-                false => self.events.normal(&object, reason, *message),
+                true => self.control.events.warning(&object, reason, *message),
+                false => self.control.events.normal(&object, reason, *message),
             }
         }
         Ok(())
@@ -373,14 +324,15 @@ impl JobController {
     ) -> Result<(), kube::Error> {
         let Some(kept) = spec.ttl_seconds_after_finished else { return Ok(()) };
         let Some(over) = finished.last_transition_time.as_ref() else { return Ok(()) };
-        let left = (over.0 + SignedDuration::from_secs(i64::from(kept))).duration_since(self.clock.now());
+        let left =
+            (over.0 + SignedDuration::from_secs(i64::from(kept))).duration_since(self.control.clock.now());
         if let Ok(left) = Duration::try_from(left)
             && !left.is_zero()
         {
             self.queue.add_after(key.clone(), left);
             return Ok(());
         }
-        let api: Api<Job> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Job> = Api::namespaced(self.control.client.clone(), &key.namespace);
         let params = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Foreground),
             preconditions: Some(Preconditions { uid: job.metadata.uid.clone(), resource_version: None }),

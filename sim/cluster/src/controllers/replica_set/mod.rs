@@ -8,21 +8,19 @@ mod status;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clock::{Clock, Rng, Seed};
+use clock::{Rng, Seed};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt as _};
+use kube::api::PostParams;
+use kube::{Api, ResourceExt as _};
 use program::{Change, Informer, WorkQueue};
 
-use super::event_recorder::{EventRecorder, reference};
-use super::expectations::Expectations;
 use super::index::Index;
-use super::name_suffix::generated_name;
 use super::ownership::{self, carry_out, claim, controller_of, controller_reference};
+use super::pod_control::PodControl;
 use super::pod_state::{available_in, is_active};
-use super::{Key, Reconcile, api_message, is_namespace_terminating};
+use super::{Key, Reconcile, api_message};
 
 pub(super) use delete_ranking::first_to_go;
 
@@ -36,17 +34,13 @@ pub(super) fn owners_of(change: &Change<'_, Pod>, replica_sets: &Informer<Replic
 }
 
 pub(super) struct ReplicaSetController {
-    pub(super) client: Client,
-    pub(super) clock: Clock,
-    pub(super) events: EventRecorder,
+    pub(super) control: PodControl,
     pub(super) names: Seed,
     pub(super) queue: WorkQueue<Key>,
     pub(super) replica_sets: Informer<ReplicaSet>,
-    pub(super) pods: Informer<Pod>,
     /// The same sets and pods, by label and owner.
     pub(super) set_index: Index<ReplicaSet>,
     pub(super) pod_index: Index<Pod>,
-    pub(super) expectations: Expectations,
     /// The name stream of each live ReplicaSet.
     pub(super) drawn: BTreeMap<Key, Rng>,
 }
@@ -54,25 +48,25 @@ pub(super) struct ReplicaSetController {
 impl Reconcile for ReplicaSetController {
     async fn sync(&mut self, key: &Key) -> Result<(), kube::Error> {
         let Some(set) = self.replica_sets.get(&key.namespace, &key.name) else {
-            self.expectations.forget(key);
+            self.control.expectations.forget(key);
             self.drawn.remove(key);
             return Ok(());
         };
         let Some(spec) = &set.spec else { return Ok(()) };
-        let settled = self.expectations.settled(key, self.clock.elapsed());
+        let settled = self.control.expectations.settled(key, self.control.clock.elapsed());
         let pods = self.claimed_pods(&set).await?;
         let managed = if settled && set.metadata.deletion_timestamp.is_none() {
             self.manage(key, &set, &pods).await
         } else {
             Ok(())
         };
-        let now = self.clock.now();
+        let now = self.control.clock.now();
         let failure = managed.as_ref().err().map(|(reason, error)| (*reason, api_message(error)));
         let status = status::calculate(&set, &pods, failure, now);
         if set.status.as_ref() != Some(&status) {
             let mut updated = set.as_ref().clone();
             updated.status = Some(status);
-            let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
+            let api: Api<ReplicaSet> = Api::namespaced(self.control.client.clone(), &key.namespace);
             match api.replace_status(&key.name, &PostParams::default(), &updated).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 result => drop(result?),
@@ -96,7 +90,7 @@ impl ReplicaSetController {
     async fn claimed_pods(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let namespace = set.namespace().unwrap_or_default();
         let Some(spec) = &set.spec else { return Ok(Vec::new()) };
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Pod> = Api::namespaced(self.control.client.clone(), &namespace);
         let mut claimed = Vec::new();
         let uid = set.metadata.uid.as_deref();
         for pod in self.pod_index.candidates(&namespace, &spec.selector, uid) {
@@ -132,31 +126,13 @@ impl ReplicaSetController {
     }
 
     async fn create(&mut self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let object = reference(set);
         // The uid sets a set apart from one that had its name before.
         let purpose = || format!("{}/{}/{}", key.namespace, key.name, set.uid().unwrap_or_default());
         let names = self.drawn.entry(key.clone()).or_insert_with(|| self.names.stream(&purpose()));
         for _ in 0..count {
-            let mut name = generated_name(&format!("{}-", key.name), names);
-            // A restarted controller draws the same names again.
-            while self.pods.get(&key.namespace, &name).is_some() {
-                name = generated_name(&format!("{}-", key.name), names);
-            }
-            let pod = pod_of(set, name);
-            let name = pod.name_any();
-            self.expectations.creating(key, &name, self.clock.elapsed());
-            match api.create(&PostParams::default(), &pod).await {
-                Ok(_) => self.events.normal(&object, "SuccessfulCreate", format!("Created pod: {name}")),
-                Err(error) => {
-                    self.expectations.failed(key, &name);
-                    if is_namespace_terminating(&error) {
-                        return Ok(());
-                    }
-                    let message = format!("Error creating: {}", api_message(&error));
-                    self.events.warning(&object, "FailedCreate", message);
-                    return Err(error);
-                }
+            let name = self.control.name(&key.namespace, &format!("{}-", key.name), names);
+            if self.control.create(key, set, &pod_of(set, name)).await?.is_none() {
+                break;
             }
         }
         Ok(())
@@ -169,28 +145,9 @@ impl ReplicaSetController {
         pods: &[Arc<Pod>],
         surplus: usize,
     ) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let object = reference(set);
         let related = self.pods_of_siblings(set);
-        let doomed = first_to_go(pods, &related, surplus, self.clock.now());
-        let mut first_error = None;
-        for pod in doomed {
-            let name = pod.name_any();
-            self.expectations.deleting(key, &name, self.clock.elapsed());
-            let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-            match api.delete(&name, &DeleteParams::default().preconditions(same)).await {
-                Ok(_) => self.events.normal(&object, "SuccessfulDelete", format!("Deleted pod: {name}")),
-                Err(error) => {
-                    self.expectations.failed(key, &name);
-                    if !matches!(&error, kube::Error::Api(status) if status.is_not_found()) {
-                        let message = format!("Error deleting: {}", api_message(&error));
-                        self.events.warning(&object, "FailedDelete", message);
-                        first_error.get_or_insert(error);
-                    }
-                }
-            }
-        }
-        first_error.map_or(Ok(()), Err)
+        let doomed = first_to_go(pods, &related, surplus, self.control.clock.now());
+        self.control.delete_all(key, set, &doomed).await
     }
 
     /// Active pods of all ReplicaSets of the same Deployment: they decide which nodes are doubled up.
