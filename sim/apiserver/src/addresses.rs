@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 /// What is taken, and what comes next.
 #[derive(Debug)]

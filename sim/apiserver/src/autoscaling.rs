@@ -2,7 +2,7 @@
 //!
 //! v2beta2 has v2's shape. v2beta1 spells metric targets as fields of their own; v1 knows only a CPU percentage.
 
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 const METRIC_SOURCES: [&str; 5] = ["resource", "containerResource", "pods", "object", "external"];
 
@@ -14,13 +14,13 @@ pub(crate) fn to_v2(version: &str, hpa: &mut Value) -> Result<(), String> {
             if let Some(percent) =
                 spec.remove("targetCPUUtilizationPercentage").filter(|value| !value.is_null())
             {
-                spec.insert("metrics".into(), json!([cpu_percent(&percent)]));
+                spec.insert("metrics", json!([cpu_percent(&percent)]));
             }
             if let Some(status) = hpa.get_mut("status").and_then(Value::as_object_mut)
                 && let Some(percent) = status.remove("currentCPUUtilizationPercentage")
             {
                 status.insert(
-                    "currentMetrics".into(),
+                    "currentMetrics",
                     json!([{"type": "Resource",
                             "resource": {"name": "cpu", "current": {"averageUtilization": percent}}}]),
                 );
@@ -41,7 +41,7 @@ pub(crate) fn to_v2(version: &str, hpa: &mut Value) -> Result<(), String> {
                     rename(source, "currentAverageUtilization", &mut current, "averageUtilization");
                     rename(source, "currentAverageValue", &mut current, "averageValue");
                     rename(source, "currentValue", &mut current, "value");
-                    source.insert("current".into(), current.into());
+                    source.insert("current", current.into());
                 });
             }
         }
@@ -63,7 +63,7 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
                 if let Some(part) = hpa.get_mut(part).and_then(Value::as_object_mut) {
                     part.remove(list);
                     if let Some(value) = value {
-                        part.insert(field.into(), value);
+                        part.insert(field, value);
                     }
                 }
             }
@@ -110,7 +110,7 @@ pub(crate) fn from_v2(version: &str, hpa: &mut Value) {
     }
 }
 
-fn target_to_v2(kind: &str, source: &mut Map<String, Value>) {
+fn target_to_v2(kind: &str, source: &mut Map) {
     let mut target = Map::new();
     rename(source, "targetAverageUtilization", &mut target, "averageUtilization");
     rename(source, "targetAverageValue", &mut target, "averageValue");
@@ -125,18 +125,18 @@ fn target_to_v2(kind: &str, source: &mut Map<String, Value>) {
     } else {
         "Value"
     };
-    target.insert("type".into(), json!(form));
+    target.insert("type", json!(form));
     if kind == "object" {
         rename_within(source, "target", "describedObject");
     }
     if !target.is_empty() {
-        source.insert("target".into(), target.into());
+        source.insert("target", target.into());
     }
     if source.contains_key("metricName") {
         let mut metric = Map::new();
         rename(source, "metricName", &mut metric, "name");
         rename(source, selector_field(kind), &mut metric, "selector");
-        source.insert("metric".into(), metric.into());
+        source.insert("metric", metric.into());
     }
 }
 
@@ -144,7 +144,7 @@ fn selector_field(kind: &str) -> &'static str {
     if kind == "external" { "metricSelector" } else { "selector" }
 }
 
-fn each_source(metric: &mut Value, mut take: impl FnMut(&str, &mut Map<String, Value>)) {
+fn each_source(metric: &mut Value, mut take: impl FnMut(&str, &mut Map)) {
     for kind in METRIC_SOURCES {
         if let Some(source) = metric.get_mut(kind).and_then(Value::as_object_mut) {
             take(kind, source);
@@ -152,7 +152,7 @@ fn each_source(metric: &mut Value, mut take: impl FnMut(&str, &mut Map<String, V
     }
 }
 
-fn rename(from: &mut Map<String, Value>, old: &str, to: &mut Map<String, Value>, new: &str) {
+fn rename(from: &mut Map, old: &str, to: &mut Map, new: &str) {
     if let Some(value) = from.remove(old)
         && !value.is_null()
     {
@@ -160,7 +160,7 @@ fn rename(from: &mut Map<String, Value>, old: &str, to: &mut Map<String, Value>,
     }
 }
 
-fn rename_within(object: &mut Map<String, Value>, old: &str, new: &str) {
+fn rename_within(object: &mut Map, old: &str, new: &str) {
     if let Some(value) = object.remove(old) {
         object.insert(new.to_owned(), value);
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
-use serde_json::Value;
+use tree::Value;
 
 use crate::failure::Failure;
 use crate::protobuf;

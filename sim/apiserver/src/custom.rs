@@ -1,6 +1,6 @@
 //! Custom resources: what a CustomResourceDefinition makes the server serve.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::managed_fields::ListKeys;
 use crate::resource::{Generation, Resource, ScalePaths, Version, qualified};
@@ -138,7 +138,7 @@ pub(crate) fn resource(definition: &Value) -> Result<Resource, Vec<Cause>> {
 }
 
 fn versions(definition: &Value) -> &[Value] {
-    definition["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default()
+    definition["spec"]["versions"].as_array().map(tree::Array::as_slice).unwrap_or_default()
 }
 
 fn cause(reason: &'static str, field: &str, message: &str) -> Cause {

@@ -3,7 +3,7 @@
 //! Clients depend on them: Flagger hashes `spec.template` as the server returns it, and controllers do arithmetic on
 //! `maxSurge`.
 
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 /// Fills in what is missing.
 pub(crate) fn fill(group_kind: &str, object: &mut Value) {
@@ -70,7 +70,7 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
         "autoscaling/HorizontalPodAutoscaler" => {
             let spec = &mut object["spec"];
             set(spec, "minReplicas", json!(1));
-            if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
+            if spec["metrics"].as_array().is_none_or(|items| items.is_empty()) {
                 spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu",
                     "target": {"type": "Utilization", "averageUtilization": 80}}}]);
             }
@@ -226,7 +226,7 @@ fn fold_string_data(secret: &mut Value) {
     set(secret, "data", json!({}));
     for (name, text) in texts {
         let encoded = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
-        secret["data"][name] = json!(encoded);
+        secret["data"][&name] = json!(encoded);
     }
 }
 

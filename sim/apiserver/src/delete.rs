@@ -6,7 +6,7 @@
 
 use clock::Timestamp;
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::store::{Place, Store, owners};
 

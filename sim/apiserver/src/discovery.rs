@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{Response, StatusCode, header};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::body::Body;
 use crate::openapi;

@@ -2,7 +2,7 @@
 //!
 //! A real cluster's disruption controller keeps the count in the budget's status; here it is taken when somebody asks.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::failure::Failure;
 use crate::selector::LabelSelector;
@@ -43,7 +43,7 @@ pub(crate) fn check(store: &Store, pod: &Value) -> Result<(), Failure> {
 }
 
 fn is_healthy(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = pod["status"]["conditions"].as_array().map(tree::Array::as_slice).unwrap_or_default();
     pod["metadata"]["deletionTimestamp"].is_null()
         && conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use tree::Value;
 
 use crate::request::Target;
 
@@ -34,7 +34,7 @@ pub(crate) fn to_core(event: &mut Value) {
 fn rename(event: &mut Value, new: impl Fn(&str) -> Option<&'static str>) {
     let Some(fields) = event.as_object_mut() else { return };
     let renamed = std::mem::take(fields).into_iter();
-    *fields = renamed.map(|(name, value)| (new(&name).map_or(name, str::to_owned), value)).collect();
+    *fields = renamed.map(|(name, value)| (new(&name).map_or(name, Into::into), value)).collect();
 }
 
 /// A request for Events of `events.k8s.io` as one for the core group's, which are the same objects.

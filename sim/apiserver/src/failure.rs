@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::patch::PatchError;
 use crate::rbac::Attributes;

@@ -7,7 +7,7 @@
 //!
 //! As in client-go's `jsonpath` package a missing key or index finds nothing; here that is never an error.
 
-use serde_json::Value;
+use tree::Value;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -102,7 +102,7 @@ impl fmt::Display for JsonPath {
 /// A value as kubectl prints it: strings bare, everything else as JSON.
 pub fn text_of(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.to_string(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -420,7 +420,7 @@ impl Parser {
     fn operand(&mut self) -> Result<Operand, String> {
         self.skip_spaces();
         match self.peek() {
-            Some(quote @ ('\'' | '"')) => Ok(Operand::Literal(Value::String(self.quoted(quote)?))),
+            Some(quote @ ('\'' | '"')) => Ok(Operand::Literal(self.quoted(quote)?.into())),
             Some('@' | '$' | '.') => Ok(Operand::Path(self.path(&['@', '$'])?)),
             _ => {
                 let start = self.position;
@@ -449,7 +449,7 @@ fn is_name(character: char) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use tree::json;
 
     fn check(path: &str, value: &Value, expected: Value) {
         let found = JsonPath::parse(path).unwrap_or_else(|error| panic!("{error}"));

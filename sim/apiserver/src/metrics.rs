@@ -1,6 +1,6 @@
 //! `metrics.k8s.io`: what `kubectl top` reads. The figures come from a hook; without one the group is not served.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::delete::stamp;
 use crate::failure::Failure;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use tree::{Map, Value, json};
 
 use crate::protobuf::schema::{Kind, Presence, Schema};
 use crate::resource::{Resource, Version};
@@ -148,12 +148,12 @@ impl Document {
         if let Some(special) = special(name) {
             return special;
         }
-        let mut properties = serde_json::Map::new();
+        let mut properties = Map::new();
         self.properties(name, &mut properties);
         json!({"type": "object", "properties": properties})
     }
 
-    fn properties(&mut self, name: &str, properties: &mut serde_json::Map<String, Value>) {
+    fn properties(&mut self, name: &str, properties: &mut tree::Map) {
         let Some(message) = Schema::kubernetes().message(name) else { return };
         for field in message.fields.values() {
             if let (Presence::Inline, Kind::Message(embedded)) = (field.presence, &field.kind) {

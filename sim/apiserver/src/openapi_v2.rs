@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use http::{Response, StatusCode, header};
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use crate::body::Body;
 use crate::openapi::{self, GROUP_VERSION_KIND, schema_name};
@@ -50,7 +50,7 @@ pub(crate) fn answer(store: &Store, accept: &str) -> Response<Body> {
     if !accept.contains("protobuf") {
         let document = json!({"swagger": "2.0", "definitions": definitions,
             "info": {"title": "Kubernetes", "version": crate::discovery::GIT_VERSION},
-            "paths": paths.iter().map(|(path, item)| (path.clone(), path_item(item))).collect::<Map<_, _>>()});
+            "paths": paths.iter().map(|(path, item)| (path.clone(), path_item(item))).collect::<Map>()});
         return answered(StatusCode::OK, document.to_string());
     }
     let mut answer = answered(StatusCode::OK, document(&paths, &definitions).0);

@@ -1,6 +1,6 @@
 //! Role-based access control: who may do what, by the Roles and bindings in the store.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::store::Store;
 use crate::user::{AUTHENTICATED, MASTERS, User};
@@ -62,7 +62,7 @@ pub(crate) fn rules_of(store: &Store, user: &User, namespace: &str) -> Vec<(Stri
         .map(|(key, stored)| (key, stored, false));
     for (key, stored, everywhere) in cluster_wide.chain(namespaced) {
         let binding = &stored.value;
-        let subjects = binding["subjects"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let subjects = binding["subjects"].as_array().map(tree::Array::as_slice).unwrap_or_default();
         if !subjects.iter().any(|subject| is_subject(subject, user, &key.0)) {
             continue;
         }
@@ -104,14 +104,14 @@ fn is_subject(subject: &Value, user: &User, binding_namespace: &str) -> bool {
 
 fn covers(rule: &Value, wanted: &Attributes<'_>) -> bool {
     let lists = |field: &str, item: &str| {
-        let items = rule[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let items = rule[field].as_array().map(tree::Array::as_slice).unwrap_or_default();
         items.iter().any(|found| found == "*" || *found == item)
     };
     if !lists("verbs", wanted.verb) {
         return false;
     }
     if wanted.resource.is_empty() {
-        let paths = rule["nonResourceURLs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let paths = rule["nonResourceURLs"].as_array().map(tree::Array::as_slice).unwrap_or_default();
         return paths.iter().filter_map(Value::as_str).any(|path| match path.strip_suffix('*') {
             Some(prefix) => wanted.path.starts_with(prefix),
             None => wanted.path == path,
@@ -122,7 +122,7 @@ fn covers(rule: &Value, wanted: &Attributes<'_>) -> bool {
         part => format!("{}/{part}", wanted.resource),
     };
     let any_of_part = format!("*/{}", wanted.subresource);
-    let names = rule["resourceNames"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = rule["resourceNames"].as_array().map(tree::Array::as_slice).unwrap_or_default();
     lists("apiGroups", wanted.group)
         && (lists("resources", &resource)
             || (!wanted.subresource.is_empty() && lists("resources", &any_of_part)))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use clock::Clock;
 use http::{Response, StatusCode, header};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::body::Body;
 use crate::events;

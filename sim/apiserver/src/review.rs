@@ -1,6 +1,6 @@
 //! Reviews: questions that are posted like objects and answered at once.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::failure::Failure;
 use crate::rbac::{self, Attributes};

@@ -2,7 +2,7 @@
 
 use clock::Clock;
 use http::{Method, Response, StatusCode};
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use crate::body::Body;
 use crate::failure::Failure;

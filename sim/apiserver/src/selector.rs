@@ -3,7 +3,7 @@
 //! Follows apimachinery's `labels` and `fields` packages: the string forms of the query parameters, and the
 //! `LabelSelector` object of specs. Negative requirements (`!=`, `notin`, `!key`) hold for objects without the label.
 
-use serde_json::Value;
+use tree::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -129,11 +129,11 @@ impl LabelSelector {
             return Ok(LabelSelector::nothing());
         }
         let mut requirements = LabelSelector::from_labels(&selector["matchLabels"]).requirements;
-        for expression in selector["matchExpressions"].as_array().map_or(&[][..], Vec::as_slice) {
+        for expression in selector["matchExpressions"].as_array().map_or(&[][..], tree::Array::as_slice) {
             let key = expression["key"].as_str().unwrap_or_default().to_owned();
             let values: BTreeSet<String> = expression["values"]
                 .as_array()
-                .map_or(&[][..], Vec::as_slice)
+                .map_or(&[][..], tree::Array::as_slice)
                 .iter()
                 .filter_map(|value| value.as_str().map(str::to_owned))
                 .collect();
@@ -171,7 +171,7 @@ impl LabelSelector {
             .into_iter()
             .flatten()
             .map(|(key, value)| Requirement {
-                key: key.clone(),
+                key: key.to_string(),
                 operator: Operator::In(BTreeSet::from([value.as_str().unwrap_or_default().to_owned()])),
             })
             .collect();
@@ -535,7 +535,7 @@ fn unescape(value: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use tree::json;
 
     #[test]
     fn label_selectors_match_as_documented() {

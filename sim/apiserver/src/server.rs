@@ -15,7 +15,7 @@ use clock::{Clock, Rng, Seed};
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::addresses::Addresses;
 use crate::body::Body;

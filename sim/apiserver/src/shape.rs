@@ -8,7 +8,7 @@
 //! Built-in kinds come from the static graph below (upstream: the `patchStrategy` and `+listType` tags of
 //! `k8s.io/api`), custom kinds from their CRD's schema.
 
-use serde_json::Value;
+use tree::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -349,7 +349,7 @@ impl SchemaShape {
                 .as_object()
                 .into_iter()
                 .flatten()
-                .map(|(name, schema)| (name.clone(), SchemaShape::compile(schema)))
+                .map(|(name, schema)| (name.to_string(), SchemaShape::compile(schema)))
                 .collect(),
             additional: nested(&schema["additionalProperties"]),
             items: nested(items),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::addresses::Addresses;
 use crate::custom;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use serde_json::Value;
+use tree::Value;
 
 use crate::backlog::{Backlog, Feed, backlog};
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ impl Stored {
     /// The object as JSON.
     pub(crate) fn text(&self) -> &Bytes {
         self.text
-            .get_or_init(|| serde_json::to_vec(&self.value).expect("a tree of JSON can be printed").into())
+            .get_or_init(|| self.value.to_vec().into())
     }
 }
 
@@ -164,7 +164,7 @@ impl Store {
     /// Stores a new object or a new state of one, gives it the next resourceVersion, and tells watchers.
     pub(crate) fn put(&mut self, place: &Place, mut object: Value) -> Arc<Stored> {
         self.version += 1;
-        object["metadata"]["resourceVersion"] = Value::String(self.version.to_string());
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
         let stored = Stored::new(object);
         let collection =
             self.collections.get_mut(&place.collection).expect("the caller found the collection");
@@ -190,7 +190,7 @@ impl Store {
         self.unlink(place, &before.value);
         self.version += 1;
         let mut last = before.value.clone();
-        last["metadata"]["resourceVersion"] = Value::String(self.version.to_string());
+        last["metadata"]["resourceVersion"] = self.version.to_string().into();
         let last = Stored::new(last);
         let event =
             Event { version: self.version, object: Arc::clone(&last), before: Some(before), removed: true };

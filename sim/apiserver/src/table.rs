@@ -5,7 +5,7 @@
 mod columns;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::jsonpath::{JsonPath, text_of};
 
@@ -197,7 +197,7 @@ impl Printer {
             });
             printer.sources.push(Source::Path(path));
         }
-        if additional.as_array().is_none_or(Vec::is_empty) {
+        if additional.as_array().is_none_or(|items| items.is_empty()) {
             printer
                 .add("Age", "", 0, |object, now| json!(age(&object["metadata"]["creationTimestamp"], now)));
         }
@@ -285,7 +285,7 @@ fn number(value: &Value) -> i64 {
 }
 
 fn count(value: &Value) -> usize {
-    value.as_object().map_or(0, serde_json::Map::len)
+    value.as_object().map_or(0, tree::Map::len)
 }
 
 fn or_none(value: &Value) -> Value {
@@ -311,11 +311,11 @@ fn container_fields(workload: &Value, field: &str) -> String {
 }
 
 fn statuses(pod: &Value) -> &[Value] {
-    pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default()
+    pod["status"]["containerStatuses"].as_array().map(tree::Array::as_slice).unwrap_or_default()
 }
 
 fn pod_ready(pod: &Value) -> String {
-    let all = pod["spec"]["containers"].as_array().map_or(0, Vec::len);
+    let all = pod["spec"]["containers"].as_array().map_or(0, |items| items.len());
     let ready = statuses(pod).iter().filter(|status| status["ready"] == true).count();
     format!("{ready}/{all}")
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use tree::Value;
 
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
@@ -272,7 +272,7 @@ fn selected(spec: &Value, causes: &mut Causes) {
 }
 
 fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
-    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
+    if spec["containers"].as_array().is_none_or(|items| items.is_empty()) {
         causes.required(format!("{path}.containers"), "");
     }
     let volumes: BTreeSet<&str> = spec["volumes"]
@@ -353,7 +353,7 @@ fn service(spec: &Value, old: Option<&Value>, causes: &mut Causes) {
     if spec["type"].as_str().is_none_or(|kind| !kinds.contains(&kind)) {
         causes.unsupported("spec.type", &spec["type"], &kinds);
     }
-    let ports = spec["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ports = spec["ports"].as_array().map(tree::Array::as_slice).unwrap_or_default();
     if ports.is_empty() && spec["type"] != "ExternalName" && spec["clusterIP"] != "None" {
         causes.required("spec.ports", "");
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use clock::Clock;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use crate::autoscaling;
 use crate::events;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clock::Clock;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use serde_json::json;
+use tree::json;
 
 use crate::backlog::Backlog;
 use crate::selector::{FieldSelector, LabelSelector};

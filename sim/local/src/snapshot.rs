@@ -37,7 +37,7 @@ pub struct Snapshot {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ClusterState {
     name: String,
-    state: Value,
+    state: tree::Value,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ impl Snapshot {
             for object in state["objects"].as_array_mut().into_iter().flatten() {
                 // Load balancers get their addresses from this run's pool.
                 if object["kind"] == "Service" && object["apiVersion"] == "v1" {
-                    object["status"]["loadBalancer"] = Value::Object(serde_json::Map::new());
+                    object["status"]["loadBalancer"] = tree::json!({});
                 }
             }
             api.restore(&state).map_err(problem)?;

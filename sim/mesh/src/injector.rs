@@ -1,6 +1,6 @@
 //! Sidecar injection: what Istio's webhook adds to a pod that is about to be created.
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 /// How sidecars are injected.
 #[derive(Clone, Debug, PartialEq, Eq)]

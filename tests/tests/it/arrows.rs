@@ -10,7 +10,7 @@ use crate::root;
 /// Every edge between crates of this workspace. A new one is a design decision: change this list on purpose, and
 /// say why in the commit.
 const ARROWS: &str = "\
-apiserver -> clock
+apiserver -> clock tree
 canary -> crd
 cluster -> clock program
 coalmine -> clock lint loadgen local remote report testbed whatif
@@ -21,13 +21,13 @@ gitops -> clock crd program yaml
 keda -> clock crd program
 lint -> canary crd whatif
 live -> apiserver
-local -> apiserver clock live program testbed
-mesh -> clock crd program
+local -> apiserver clock live program testbed tree
+mesh -> clock crd program tree
 program -> clock
 prometheus -> clock program promql yaml
 remote -> clock
 report -> testbed whatif
-testbed -> apiserver clock cluster crd fixtures flagger gitops keda loadgen mesh program prometheus whatif yaml
+testbed -> apiserver clock cluster crd fixtures flagger gitops keda loadgen mesh program prometheus tree whatif yaml
 whatif -> canary clock crd fastpath promql
 ";
 

@@ -8,7 +8,7 @@ mod types;
 use base64::Engine as _;
 use jiff::Timestamp;
 use serde::de::Unexpected;
-use serde_json::{Map, Number, Value, json};
+use tree::{Map, Number, Value, json};
 
 use types::{Shape, Types};
 
@@ -83,7 +83,7 @@ impl Reader<'_> {
             }
             (Shape::Time(format), Value::String(text)) => match text.parse::<Timestamp>() {
                 Ok(time) => {
-                    *text = time.strftime(format).to_string();
+                    *text = time.strftime(format).to_string().into();
                     return Ok(());
                 }
                 Err(error) => error.to_string(),
@@ -98,7 +98,7 @@ impl Reader<'_> {
             }
             (Shape::Map(of), Value::Object(fields)) => {
                 for (name, field) in fields {
-                    self.inside(|| name.clone(), of, field)?;
+                    self.inside(|| name.to_string(), of, field)?;
                 }
                 return Ok(());
             }
@@ -118,17 +118,17 @@ impl Reader<'_> {
         read.map_err(|Wrong { place, problem }| Wrong { place: within(&step(), &place), problem })
     }
 
-    fn fields(&mut self, index: usize, given: &mut Map<String, Value>) -> Result<(), Wrong> {
+    fn fields(&mut self, index: usize, given: &mut Map) -> Result<(), Wrong> {
         let known = &self.types.structs[index];
         let mut dropped = Vec::new();
         for (name, value) in given.iter_mut() {
             match known.fields.get(name.as_str()) {
                 Some(_) if value.is_null() => dropped.push(name.clone()),
-                Some(field) => self.inside(|| name.clone(), &field.shape, value)?,
+                Some(field) => self.inside(|| name.to_string(), &field.shape, value)?,
                 None => {
                     // Nulls and empty values may go unnoticed: Go's encoder drops them too.
                     if !is_empty(value) {
-                        self.unknown.push(name.clone());
+                        self.unknown.push(name.to_string());
                     }
                     dropped.push(name.clone());
                 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 const FILE: &str = include_str!("types.txt");
 
@@ -67,7 +67,7 @@ impl Types {
     ///
     /// # Errors
     /// The name of a field that must be given and is not.
-    pub(super) fn fill(&self, index: usize, object: &mut Map<String, Value>) -> Result<(), &'static str> {
+    pub(super) fn fill(&self, index: usize, object: &mut Map) -> Result<(), &'static str> {
         let Struct { fields, expected, .. } = &self.structs[index];
         for name in expected {
             if object.contains_key(*name) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use crate::shape::{Cursor, List};
 
@@ -74,7 +74,7 @@ impl Fields {
             } else {
                 let mut below = Fields::parse(value);
                 below.member |= below.below.is_empty();
-                fields.below.insert(name.clone(), below);
+                fields.below.insert(name.to_string(), below);
             }
         }
         fields
@@ -83,7 +83,7 @@ impl Fields {
     pub(super) fn to_json(&self) -> Value {
         let mut object = Map::new();
         if self.member && !self.below.is_empty() {
-            object.insert(".".to_owned(), json!({}));
+            object.insert(".", json!({}));
         }
         for (name, below) in &self.below {
             object.insert(name.clone(), below.to_json());

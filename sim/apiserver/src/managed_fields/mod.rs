@@ -6,7 +6,7 @@
 
 mod fields;
 
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use crate::shape::Cursor;
 pub use crate::shape::ListKeys;
@@ -138,7 +138,7 @@ fn write_entries(object: &mut Value, entries: &[Entry]) {
     if written.is_empty() {
         object["metadata"].as_object_mut().map(|fields| fields.remove("managedFields"));
     } else {
-        object["metadata"]["managedFields"] = Value::Array(written);
+        object["metadata"]["managedFields"] = written.into();
     }
 }
 
@@ -283,7 +283,7 @@ fn owned_but(object: &Value, same: &Value, root: Cursor<'_>) -> Fields {
         match name.as_str() {
             "apiVersion" | "kind" => {}
             "metadata" => {
-                let tracked: Map<String, Value> = value
+                let tracked: Map = value
                     .as_object()
                     .into_iter()
                     .flatten()

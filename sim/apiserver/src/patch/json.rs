@@ -1,7 +1,7 @@
 //! JSON patch (RFC 6902), with the limits and the refusals of a Kubernetes API server.
 
 use super::PatchError;
-use serde_json::Value;
+use tree::Value;
 
 /// The most operations one JSON patch may have, as in the real server.
 pub const OPERATIONS_MAX: usize = 10_000;
@@ -27,12 +27,12 @@ pub fn apply(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     let mut parsed = Vec::with_capacity(operations.len());
     for (index, operation) in operations.iter().enumerate() {
         let operation: json_patch::PatchOperation =
-            serde::Deserialize::deserialize(operation).map_err(|error| {
+            serde::Deserialize::deserialize(serde_json::Value::from(operation)).map_err(|error| {
                 PatchError::BadRequest(format!("operation {index} of the JSON patch: {error}"))
             })?;
         parsed.push(operation);
     }
-    let mut patched = current.clone();
+    let mut patched = serde_json::Value::from(current);
     json_patch::patch(&mut patched, &parsed).map_err(|error| {
         let operation = &operations[error.operation]["op"];
         PatchError::Invalid(format!(
@@ -43,13 +43,13 @@ pub fn apply(current: &Value, patch: &Value) -> Result<Value, PatchError> {
             error.kind
         ))
     })?;
-    Ok(patched)
+    Ok(patched.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use tree::json;
 
     #[test]
     fn rollout_undo_replaces_template_and_annotations() {
@@ -80,6 +80,6 @@ mod tests {
         let test = refuse(json!([{"op": "test", "path": "/spec/replicas", "value": 3}]));
         assert_eq!(test.code(), 422);
         let many = vec![json!({"op": "test", "path": "/spec/replicas", "value": 2}); OPERATIONS_MAX + 1];
-        assert_eq!(refuse(Value::Array(many)).code(), 413);
+        assert_eq!(refuse(many.into()).code(), 413);
     }
 }

@@ -1,6 +1,6 @@
 //! JSON merge patch (RFC 7386): objects merge, `null` deletes, everything else replaces.
 
-use serde_json::{Map, Value};
+use tree::{Map, Value};
 
 /// Applies a merge patch. A patch that is not an object replaces the document, as the RFC says.
 pub fn apply(current: Value, patch: &Value) -> Value {
@@ -15,7 +15,7 @@ pub fn apply(current: Value, patch: &Value) -> Value {
     Value::Object(merged)
 }
 
-fn merge_into(target: &mut Map<String, Value>, changes: &Map<String, Value>) {
+fn merge_into(target: &mut Map, changes: &Map) {
     for (key, change) in changes {
         match change {
             Value::Null => {
@@ -41,7 +41,7 @@ fn merge_into(target: &mut Map<String, Value>, changes: &Map<String, Value>) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use tree::json;
 
     #[test]
     fn follows_the_examples_of_the_rfc() {

@@ -7,7 +7,7 @@
 
 use super::PatchError;
 use crate::shape::{Cursor, Merge};
-use serde_json::{Map, Value};
+use tree::{Map, Value};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -31,8 +31,8 @@ pub fn apply(group_kind: &str, current: &Value, patch: &Value) -> Result<Value, 
 }
 
 fn merge_object(
-    original: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
+    original: &mut Map,
+    patch: &Map,
     at: Cursor<'_>,
 ) -> Result<(), PatchError> {
     if let Some(directive) = patch.get(PATCH) {
@@ -68,7 +68,7 @@ fn merge_object(
                 merge_object(fields, change, here)?;
             }
             (Some(Value::Array(items)), Value::Array(change)) => {
-                *items = merge_list(std::mem::take(items), change, here, key)?;
+                *items = merge_list(std::mem::take(items).to_vec(), change, here, key)?.into();
             }
             (_, change) => {
                 original.insert(key.clone(), cleaned_value(change));
@@ -80,8 +80,8 @@ fn merge_object(
 
 /// `$retainKeys`: of a union (a volume, a deployment strategy) only the listed fields survive.
 fn retain(
-    original: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
+    original: &mut Map,
+    patch: &Map,
     keys: &Value,
 ) -> Result<(), PatchError> {
     let malformed = || PatchError::BadRequest("invalid patch format of retainKeys".to_owned());
@@ -96,7 +96,7 @@ fn retain(
 }
 
 /// `$deleteFromPrimitiveList/L`: takes scalars out of a list.
-fn delete_primitives(original: &mut Map<String, Value>, list: &str, gone: &Value) -> Result<(), PatchError> {
+fn delete_primitives(original: &mut Map, list: &str, gone: &Value) -> Result<(), PatchError> {
     let gone = gone
         .as_array()
         .filter(|gone| gone.iter().all(is_scalar))
@@ -110,8 +110,8 @@ fn delete_primitives(original: &mut Map<String, Value>, list: &str, gone: &Value
 /// `$setElementOrder/L`: merges the list, then puts it in the given order; items that the order does not name keep their
 /// place as well as they can.
 fn merge_ordered(
-    original: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
+    original: &mut Map,
+    patch: &Map,
     list: &str,
     order: &Value,
     at: Cursor<'_>,
@@ -148,12 +148,12 @@ fn merge_ordered(
     }
     let merged = match (&live, changes) {
         (None, None) => return Ok(()),
-        (Some(live), None) => live.clone(),
+        (Some(live), None) => live.to_vec(),
         (None, Some(changes)) => without_directives(changes),
-        (Some(live), Some(changes)) => merge_list(live.clone(), changes, here, list)?,
+        (Some(live), Some(changes)) => merge_list(live.to_vec(), changes, here, list)?,
     };
     let arranged = arrange(merged, order, live.as_deref().unwrap_or_default(), key);
-    original.insert(list.to_owned(), Value::Array(arranged));
+    original.insert(list.to_owned(), arranged.into());
     Ok(())
 }
 
@@ -270,12 +270,12 @@ fn arrange(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str
 fn cleaned_value(value: &Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(cleaned(fields)),
-        Value::Array(items) => Value::Array(without_directives(items)),
+        Value::Array(items) => without_directives(items).into(),
         scalar => scalar.clone(),
     }
 }
 
-fn cleaned(patch: &Map<String, Value>) -> Map<String, Value> {
+fn cleaned(patch: &Map) -> Map {
     if patch.get(PATCH).is_some_and(|directive| directive == "delete") {
         return Map::new();
     }
@@ -300,7 +300,7 @@ fn is_scalar(value: &Value) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use tree::json;
 
     fn check(kind: &str, current: Value, patch: Value, expected: Value) {
         let patched = apply(kind, &current, &patch).unwrap_or_else(|error| panic!("{patch}: {error}"));

@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use super::schema::{Kind, Presence, Schema};
 
@@ -97,7 +97,7 @@ fn convert(schema: &Schema, name: &str, bytes: &[u8], depth: usize) -> Result<Va
         if let Kind::Map(values) = &declared.kind {
             let (key, value) = entry(schema, values, &field, depth).map_err(here)?;
             let map = object.entry(&declared.name).or_insert_with(|| json!({}));
-            map[key] = value;
+            map[&key] = value;
             continue;
         }
         let value = one(schema, &declared.kind, &field, depth).map_err(here)?;
@@ -154,7 +154,7 @@ fn one(schema: &Schema, kind: &Kind, field: &Field<'_>, depth: usize) -> Result<
             _ => Err(format!("expected {scalar}, found a number")),
         },
         (Kind::Scalar(scalar), Wire::Bytes(bytes)) => match scalar.as_str() {
-            "string" => text(field).map(Value::String),
+            "string" => text(field).map(Value::from),
             "bytes" => Ok(json!(base64::engine::general_purpose::STANDARD.encode(bytes))),
             _ => Err(format!("expected {scalar}, found bytes")),
         },
@@ -228,7 +228,7 @@ fn special(schema: &Schema, name: &str, bytes: &[u8], depth: usize) -> Result<Op
                 .map(text)
                 .collect::<Result<Vec<_>, _>>()?
                 .into_iter()
-                .map(Value::String)
+                .map(Value::from)
                 .collect();
             json!(items)
         }

@@ -5,7 +5,7 @@
 mod decode;
 pub(crate) mod schema;
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use schema::Schema;
 

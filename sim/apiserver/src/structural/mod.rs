@@ -8,7 +8,7 @@ mod validate;
 use std::collections::BTreeMap;
 
 use regex::Regex;
-use serde_json::{Map, Value};
+use tree::{Map, Value};
 
 /// One reason why an object or a schema is invalid, as in `details.causes` of a Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Schema {
                 }
                 if let Some(additional) = &self.additional {
                     for (name, value) in fields.iter_mut() {
-                        if !self.properties.contains_key(name) {
+                        if !self.properties.contains_key(name.as_str()) {
                             additional.default(value);
                         }
                     }
@@ -139,7 +139,7 @@ impl Schema {
             Value::Object(fields) => {
                 if !self.keeps_unknown() {
                     fields.retain(|name, _| {
-                        self.properties.contains_key(name)
+                        self.properties.contains_key(name.as_str())
                             || ((resource || self.embedded) && is_of_resources(name))
                     });
                 }
@@ -147,7 +147,7 @@ impl Schema {
                     if (resource || self.embedded) && is_of_resources(name) {
                         continue;
                     }
-                    if let Some(schema) = self.properties.get(name).or(self.additional.as_deref()) {
+                    if let Some(schema) = self.properties.get(name.as_str()).or(self.additional.as_deref()) {
                         schema.prune_at(value, false);
                     }
                 }
@@ -169,7 +169,7 @@ impl Schema {
                         continue;
                     }
                     let path = join(path, name);
-                    match self.properties.get(name).or(self.additional.as_deref()) {
+                    match self.properties.get(name.as_str()).or(self.additional.as_deref()) {
                         Some(schema) => schema.collect_unknown(value, false, &path, unknown),
                         None if self.keeps_unknown() => {}
                         None => unknown.push(path),
@@ -209,7 +209,7 @@ fn compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) -> Schema {
         schema[field].is_object().then(|| Box::new(compile(&schema[field], &join(path, field), causes)))
     };
     let list = |field: &str, causes: &mut Vec<Cause>| {
-        let schemas = schema[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let schemas = schema[field].as_array().map(tree::Array::as_slice).unwrap_or_default();
         let compiled = schemas
             .iter()
             .enumerate()
@@ -252,7 +252,7 @@ fn compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) -> Schema {
             .flatten()
             .map(|(name, schema)| {
                 let path = join(&join(path, "properties"), name);
-                (name.clone(), compile(schema, &path, causes))
+                (name.to_string(), compile(schema, &path, causes))
             })
             .collect(),
         additional: nested("additionalProperties", causes),
@@ -266,7 +266,7 @@ fn compile(schema: &Value, path: &str, causes: &mut Vec<Cause>) -> Schema {
             .map(str::to_owned)
             .collect(),
         default: schema.get("default").cloned(),
-        choices: schema["enum"].as_array().cloned().unwrap_or_default(),
+        choices: schema["enum"].as_array().map_or_else(Vec::new, |choices| choices.to_vec()),
         pattern,
         minimum: bound("minimum", "exclusiveMinimum"),
         maximum: bound("maximum", "exclusiveMaximum"),
@@ -302,6 +302,6 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
 }
 
 /// The key of a list item: the fields that tell it from the others.
-fn key_of(item: &Map<String, Value>, keys: &[String]) -> Vec<Value> {
+fn key_of(item: &Map, keys: &[String]) -> Vec<Value> {
     keys.iter().map(|key| item.get(key).cloned().unwrap_or(Value::Null)).collect()
 }

@@ -1,6 +1,6 @@
 //! Validation against a [`Schema`].
 
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::{Cause, Schema, Unique, is_of_resources, join, key_of, type_of};
 
@@ -46,7 +46,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
                 if (resource || schema.embedded) && is_of_resources(name) {
                     continue;
                 }
-                if let Some(schema) = schema.properties.get(name).or(schema.additional.as_deref()) {
+                if let Some(schema) = schema.properties.get(name.as_str()).or(schema.additional.as_deref()) {
                     check(schema, value, &join(path, name), false, causes);
                 }
             }
@@ -67,7 +67,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
                         items[..index]
                             .iter()
                             .any(is_same)
-                            .then(|| json!(keys.iter().cloned().zip(key).collect::<serde_json::Map<_, _>>()))
+                            .then(|| json!(keys.iter().cloned().zip(key).collect::<tree::Map>()))
                     }
                     _ => None,
                 };

@@ -1,7 +1,7 @@
 //! The columns of the built-in kinds that [`super::Printer::built_in`] does not list itself.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::{Cell, Printer, age, container_fields, number, or_none, pairs};
 use crate::jsonpath::text_of;
@@ -185,7 +185,7 @@ pub(super) fn add(printer: &mut Printer, group_kind: &str) {
 }
 
 fn length(list: &Value) -> usize {
-    list.as_array().map_or(0, Vec::len)
+    list.as_array().map_or(0, |items| items.len())
 }
 
 fn or_not_applicable(value: &Value) -> Value {
@@ -243,7 +243,7 @@ fn subjects(binding: &Value, kind: &str) -> String {
 }
 
 fn job_status(job: &Value) -> &'static str {
-    let conditions = job["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = job["status"]["conditions"].as_array().map(tree::Array::as_slice).unwrap_or_default();
     let has = |kind: &str| conditions.iter().any(|found| found["type"] == kind && found["status"] == "True");
     if has("Complete") {
         "Complete"

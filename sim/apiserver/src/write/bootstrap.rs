@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clock::Timestamp;
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::NAMESPACES;
 use super::create::prepare_new;

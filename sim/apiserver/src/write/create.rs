@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clock::{Clock, Timestamp};
 use http::{Response, StatusCode};
 use rand::{Rng as _, RngExt as _};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::bootstrap::{collection_resource, furnish_namespace};
 use super::{
@@ -46,7 +46,7 @@ pub(crate) fn create(
     {
         let end = base.char_indices().nth(GENERATED_BASE_MAX).map_or(base.len(), |(index, _)| index);
         let name = format!("{}{}", &base[..end], suffix(&mut state.names));
-        metadata.insert("name".to_owned(), json!(name));
+        metadata.insert("name", json!(name));
     }
     expect_namespace(call, &mut object)?;
     let (stored, warnings) = insert(state, call, object, clock, admission, "")?;
@@ -123,11 +123,11 @@ pub(super) fn prepare_new(
     {
         metadata.remove(field);
     }
-    metadata.insert("uid".to_owned(), json!(uid));
-    metadata.insert("creationTimestamp".to_owned(), json!(stamp(now)));
+    metadata.insert("uid", json!(uid));
+    metadata.insert("creationTimestamp", json!(stamp(now)));
     metadata.remove("generation");
     if resource.generation != Generation::None {
-        metadata.insert("generation".to_owned(), json!(1));
+        metadata.insert("generation", json!(1));
     }
     if has_status && let Some(fields) = object.as_object_mut() {
         fields.remove("status");

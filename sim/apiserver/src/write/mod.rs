@@ -12,7 +12,7 @@ mod update;
 
 use clock::{Clock, Timestamp};
 use http::{Response, StatusCode, header};
-use serde_json::{Map, Value, json};
+use tree::{Map, Value, json};
 
 use crate::body::Body;
 use crate::delete::stamp;
@@ -137,8 +137,8 @@ fn expect_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
             "the API version in the data ({found}) does not match the expected API version ({api_version})"
         )));
     }
-    fields.insert("kind".to_owned(), json!(kind));
-    fields.insert("apiVersion".to_owned(), json!(api_version));
+    fields.insert("kind", json!(kind));
+    fields.insert("apiVersion", json!(api_version));
     Ok(())
 }
 
@@ -158,7 +158,7 @@ fn expect_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> 
                     "the namespace of the provided object does not match the namespace sent on the request ({given} and {namespace})"
                 )));
             }
-            metadata.insert("namespace".to_owned(), json!(namespace));
+            metadata.insert("namespace", json!(namespace));
         }
     }
     if call.resource.kind == "Namespace" && call.resource.group.is_empty() {
@@ -193,7 +193,7 @@ fn is_dry_run(call: &Call<'_>) -> bool {
     call.parameters.get("dryRun") == Some("All")
 }
 
-fn object_of<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
+fn object_of<'a>(object: &'a mut Value, field: &str) -> &'a mut Map {
     if !object[field].is_object() {
         object[field] = json!({});
     }

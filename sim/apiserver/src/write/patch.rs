@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clock::Clock;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::create::insert;
 use super::update::replace;

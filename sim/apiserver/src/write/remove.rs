@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clock::{Clock, Timestamp};
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::{is_dry_run, parse};
 use crate::body::Body;

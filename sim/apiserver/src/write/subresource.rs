@@ -4,7 +4,7 @@ use base64::Engine as _;
 use clock::Clock;
 use http::{Response, StatusCode};
 use rand::Rng as _;
-use serde_json::json;
+use tree::json;
 
 use super::remove::options;
 use super::{is_dry_run, parse};
@@ -38,7 +38,7 @@ pub(crate) fn bind(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<R
             conditions.push(condition);
             conditions
         }
-        None => vec![condition],
+        None => vec![condition].into(),
     };
     pod["status"]["conditions"] = json!(conditions);
     state.store.put(&place, pod);
@@ -55,7 +55,7 @@ pub(crate) fn evict(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<
     let eviction = parse(call)?;
     disruption::check(&state.store, &pod.value)?;
     let options = options(call, &eviction["deleteOptions"])?;
-    if !is_dry_run(call) && eviction["deleteOptions"]["dryRun"].as_array().is_none_or(Vec::is_empty) {
+    if !is_dry_run(call) && eviction["deleteOptions"]["dryRun"].as_array().is_none_or(|items| items.is_empty()) {
         delete::delete(&mut state.store, &place, options, clock.now());
     }
     let status =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clock::Clock;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use tree::{Value, json};
 
 use super::{
     answer, checked, expect_kind, expect_namespace, is_dry_run, normalise_for, object_of, parse, writer,

@@ -2,7 +2,7 @@
 
 use apiserver::jsonpath::{JsonPath, text_of};
 use regex::Regex;
-use serde_json::Value;
+use tree::Value;
 
 use crate::scenario::{CanaryCheck, ObjectCheck, QueryCheck};
 
@@ -17,7 +17,7 @@ pub(super) fn object(check: &ObjectCheck, object: Option<&Value>) -> Result<(), 
     }
     let object = object.ok_or_else(|| format!("{what} does not exist"))?;
     if let Some(part) = &check.contains {
-        contained(part, object, "").map_err(|difference| format!("{what}: {difference}"))?;
+        contained(&part.into(), object, "").map_err(|difference| format!("{what}: {difference}"))?;
     }
     let Some(path) = &check.path else { return Ok(()) };
     // The path and the pattern were parsed when the scenario was read.
@@ -26,7 +26,7 @@ pub(super) fn object(check: &ObjectCheck, object: Option<&Value>) -> Result<(), 
     let shown = match found.as_slice() {
         [] => "nothing".to_owned(),
         [one] => one.to_string(),
-        several => Value::Array(several.iter().map(|value| (*value).clone()).collect()).to_string(),
+        several => several.iter().map(|value| (*value).clone()).collect::<Value>().to_string(),
     };
     let path = &path.value;
     if let Some(exists) = check.exists
@@ -37,8 +37,8 @@ pub(super) fn object(check: &ObjectCheck, object: Option<&Value>) -> Result<(), 
     }
     if let Some(wanted) = &check.equals {
         let same = match found.as_slice() {
-            [one] => same(one, wanted),
-            several => match wanted {
+            [one] => same(one, &wanted.into()),
+            several => match &wanted.into() {
                 Value::String(text) => *text == parsed.render(object) && !several.is_empty(),
                 Value::Array(items) => {
                     items.len() == several.len() && items.iter().zip(several).all(|(a, b)| same(b, a))
@@ -83,7 +83,7 @@ pub(super) fn wish(check: &ObjectCheck) -> String {
     if let Some(path) = &check.path {
         wish.push_str(&format!(": {}", path.value));
         if let Some(value) = &check.equals {
-            wish.push_str(&format!(" = {}", text_of(value)));
+            wish.push_str(&format!(" = {}", text_of(&value.into())));
         }
         if let Some(pattern) = &check.matches {
             wish.push_str(&format!(" matches {}", pattern.value));
@@ -244,7 +244,7 @@ pub(super) fn rollout(what: &str, object: Option<&Value>) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use tree::json;
 
     fn check(yaml: &str, found: Option<Value>) -> Result<(), String> {
         let check: ObjectCheck = yaml::parse(&format!("{{cluster: c, kind: Pod, name: p, {yaml}}}")).unwrap();

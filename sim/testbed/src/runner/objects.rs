@@ -170,7 +170,7 @@ fn columns(table: &Value, namespaces: bool) -> String {
             .iter()
             .map(|index| match &row["cells"][*index] {
                 Value::Null => "<none>".into(),
-                value => apiserver::jsonpath::text_of(value),
+                value => apiserver::jsonpath::text_of(&value.into()),
             })
             .collect();
         if namespaces {

@@ -165,17 +165,17 @@ impl Runner<'_> {
     }
 
     /// The object that a check speaks of, as it is now.
-    pub(super) async fn current(&self, check: &ObjectCheck) -> Result<Option<Value>, String> {
+    pub(super) async fn current(&self, check: &ObjectCheck) -> Result<Option<tree::Value>, String> {
         let kind = (check.api_version.as_deref(), check.kind.as_str());
         let namespace = check.namespace.as_deref();
         let api = self.objects.api_of_object(&self.world, &check.cluster, kind, namespace).await?;
         let found = api.get_opt(&check.name).await;
         let found = found.map_err(|error| format!("{}: {}", check::describe(check), reason(&error)))?;
-        Ok(found.and_then(|object| serde_json::to_value(object).ok()))
+        Ok(found.and_then(|object| serde_json::to_value(object).ok()).map(Into::into))
     }
 
     /// The Canary that a check speaks of, as it is now.
-    pub(super) async fn canary_now(&self, check: &CanaryCheck) -> Result<Option<Value>, String> {
+    pub(super) async fn canary_now(&self, check: &CanaryCheck) -> Result<Option<tree::Value>, String> {
         let check = ObjectCheck {
             cluster: check.cluster.clone(),
             kind: "Canary".into(),

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::DynamicObject;
 use program::{Seen, Selection, list_and_watch};
 use regex::Regex;
-use serde_json::Value;
+use tree::Value;
 
 use super::{Runner, StepError, check, query};
 use crate::scenario::{LogCheck, QueryCheck, Wait};
@@ -200,8 +200,8 @@ async fn follow(
     let only = Selection::fields(format!("metadata.name={name}"));
     let take = |seen: Seen<'_>| {
         *last = match seen {
-            Seen::Listed(objects) => objects.first().map(|object| object.json()),
-            Seen::Applied(object) => Some(object.json()),
+            Seen::Listed(objects) => objects.first().map(|object| object.json().into()),
+            Seen::Applied(object) => Some(object.json().into()),
             Seen::Deleted(_) => None,
             Seen::Failed(error) => {
                 *problem = error;

@@ -20,7 +20,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use mesh::{ControlPlane, Injection};
 use program::{Network, Tasks};
-use serde_json::Value;
+use tree::Value;
 
 use crate::timeline::Timeline;
 use apis::Servers;

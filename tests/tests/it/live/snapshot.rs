@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 
 use local::Snapshot;
-use serde_json::Value;
 use testbed::scenario::Loaded;
 
 use super::testbed::{TESTBED, curl, with};
@@ -112,14 +111,14 @@ fn a_testbed_goes_on_where_it_was_saved() {
 fn a_server_takes_over_a_whole_state_or_nothing() {
     let server = super::Server::start();
     let state = server.api.snapshot();
-    let broken = |change: &dyn Fn(&mut Value)| {
+    let broken = |change: &dyn Fn(&mut tree::Value)| {
         let mut changed = state.clone();
         change(&mut changed["objects"][0]);
         server.api.restore(&changed).unwrap_err()
     };
     assert_has(&broken(&|object| object["kind"] = "Nothing".into()), "objects[0] (Nothing of");
     assert_has(&broken(&|object| object["metadata"]["uid"] = "".into()), "it has no name or no uid");
-    let far = |object: &mut Value| object["metadata"]["resourceVersion"] = "99999".into();
+    let far = |object: &mut tree::Value| object["metadata"]["resourceVersion"] = "99999".into();
     assert_has(&broken(&far), "its resourceVersion is none of the snapshot's");
     assert_eq!(server.api.snapshot(), state, "a refused state changed something");
     server.api.restore(&state).unwrap();
