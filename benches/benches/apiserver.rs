@@ -33,7 +33,7 @@ fn server() -> ApiServer {
 
 /// A Deployment of about 4 KiB.
 fn deployment() -> Value {
-    let env: Vec<Value> = (0..40)
+    let env: Vec<Value> = (0..62)
         .map(|n| json!({"name": format!("VARIABLE_{n}"), "value": "some text of a usual length"}))
         .collect();
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": {"app": "web"}},

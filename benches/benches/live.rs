@@ -112,7 +112,7 @@ fn server(clock: Clock) -> ApiServer {
 
 /// A Deployment of about 4 KiB, as clients read it; `note` is an annotation.
 fn deployment(note: &str) -> Value {
-    let env: Vec<Value> = (0..40)
+    let env: Vec<Value> = (0..62)
         .map(|n| json!({"name": format!("VARIABLE_{n}"), "value": "some text of a usual length"}))
         .collect();
     json!({"apiVersion": "apps/v1", "kind": "Deployment",

@@ -5,8 +5,13 @@
 
 use tree::{Map, Value, json};
 
-/// Fills in what is missing.
-pub(crate) fn fill(group_kind: &str, object: &mut Value) {
+/// Fills in what is missing. `known` is an object that has been filled in before, or null: what is shared with it is
+/// left as it is.
+pub(crate) fn fill(group_kind: &str, object: &mut Value, known: &Value) {
+    // A Job's labels may come from its template.
+    if group_kind != "batch/Job" && has_content_of(known, object) {
+        return;
+    }
     match group_kind {
         "/Pod" => {
             pod_spec(&mut object["spec"]);
@@ -25,12 +30,12 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
                 set(&mut strategy["rollingUpdate"], "maxUnavailable", json!("25%"));
                 set(&mut strategy["rollingUpdate"], "maxSurge", json!("25%"));
             }
-            pod_spec(&mut spec["template"]["spec"]);
+            pod_template(spec, known);
         }
         "apps/ReplicaSet" | "/ReplicationController" => {
             set(&mut object["spec"], "replicas", json!(1));
             if object["spec"]["template"].is_object() {
-                pod_spec(&mut object["spec"]["template"]["spec"]);
+                pod_template(&mut object["spec"], known);
             }
         }
         "apps/DaemonSet" => {
@@ -42,7 +47,7 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
                 json!({"type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
             );
-            pod_spec(&mut spec["template"]["spec"]);
+            pod_template(spec, known);
         }
         "apps/StatefulSet" => {
             let spec = &mut object["spec"];
@@ -50,7 +55,7 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
             set(spec, "revisionHistoryLimit", json!(10));
             set(spec, "podManagementPolicy", json!("OrderedReady"));
             set(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
-            pod_spec(&mut spec["template"]["spec"]);
+            pod_template(spec, known);
         }
         "batch/Job" => {
             let own_labels =
@@ -88,6 +93,15 @@ pub(crate) fn fill(group_kind: &str, object: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// Whether an object shares all its fields but metadata and status with `known`.
+fn has_content_of(known: &Value, object: &Value) -> bool {
+    let Some((known, object)) = known.as_object().zip(object.as_object()) else { return false };
+    let is_content = |(name, _): &(&tree::Text, &Value)| !matches!(name.as_str(), "metadata" | "status");
+    let mut pairs = known.iter().filter(is_content).zip(object.iter().filter(is_content));
+    known.iter().filter(is_content).count() == object.iter().filter(is_content).count()
+        && pairs.all(|((name, known), (other, value))| name == other && value.is_shared_with(known))
 }
 
 fn job_spec(spec: &mut Value) {
@@ -131,7 +145,14 @@ fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(fields) = object.as_object_mut()
         && fields.get(field).is_none_or(Value::is_null)
     {
-        fields.insert(field.to_owned(), value);
+        fields.insert(field, value);
+    }
+}
+
+/// The template in the spec of an object; `known` is the whole object before.
+fn pod_template(spec: &mut Value, known: &Value) {
+    if known.is_null() || !spec["template"].is_shared_with(&known["spec"]["template"]) {
+        pod_spec(&mut spec["template"]["spec"]);
     }
 }
 

@@ -7,9 +7,9 @@
 //!
 //! As in client-go's `jsonpath` package a missing key or index finds nothing; here that is never an error.
 
-use tree::Value;
 use std::cmp::Ordering;
 use std::fmt;
+use tree::Value;
 
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq)]

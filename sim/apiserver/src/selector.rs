@@ -3,9 +3,9 @@
 //! Follows apimachinery's `labels` and `fields` packages: the string forms of the query parameters, and the
 //! `LabelSelector` object of specs. Negative requirements (`!=`, `notin`, `!key`) hold for objects without the label.
 
-use tree::Value;
 use std::collections::BTreeSet;
 use std::fmt;
+use tree::Value;
 
 /// What one requirement of a label selector demands of its key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@
 //! Built-in kinds come from the static graph below (upstream: the `patchStrategy` and `+listType` tags of
 //! `k8s.io/api`), custom kinds from their CRD's schema.
 
-use tree::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tree::Value;
 
 /// An object type: its fields that patches treat in a special way.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! [`Arc`], and readers, watchers and history share it together with its JSON text.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -23,18 +24,78 @@ pub(crate) type Key = (String, String);
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub value: Value,
-    text: OnceLock<Bytes>,
+    text: OnceLock<Text>,
+    /// Whether it went through the rules of its resource as they are now.
+    checked: bool,
 }
 
 impl Stored {
     pub(crate) fn new(value: Value) -> Arc<Self> {
-        Arc::new(Stored { value, text: OnceLock::new() })
+        Arc::new(Stored { value, text: OnceLock::new(), checked: true })
+    }
+
+    /// A new state of `before`, of whose text it takes the parts that did not change.
+    fn after(value: Value, before: &Stored) -> Arc<Self> {
+        let stored = Stored::new(value);
+        if let Some(text) = before.text.get() {
+            let text = Text::of(&stored.value, Some((&before.value, text)));
+            stored.text.get_or_init(|| text);
+        }
+        stored
+    }
+
+    /// The same of which nobody can say that it keeps to the rules.
+    fn unchecked(&self) -> Arc<Self> {
+        Arc::new(Stored { value: self.value.clone(), text: self.text.clone(), checked: false })
     }
 
     /// The object as JSON.
     pub(crate) fn text(&self) -> &Bytes {
-        self.text
-            .get_or_init(|| self.value.to_vec().into())
+        &self.text.get_or_init(|| Text::of(&self.value, None)).whole
+    }
+
+    /// Whether the object went through the rules of its resource as they are now.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked
+    }
+}
+
+/// An object as JSON, and where its fields' values are in it.
+#[derive(Clone, Debug)]
+struct Text {
+    whole: Bytes,
+    fields: Vec<Range<usize>>,
+}
+
+impl Text {
+    /// Prints an object. What it shares with another one, whose text there is, is copied from that.
+    fn of(object: &Value, printed: Option<(&Value, &Text)>) -> Text {
+        let Some(fields) = object.as_object() else {
+            return Text { whole: object.to_vec().into(), fields: Vec::new() };
+        };
+        let mut whole = Vec::with_capacity(printed.map_or(1024, |(_, text)| text.whole.len() + 128));
+        let mut places = Vec::with_capacity(fields.len());
+        for (name, value) in fields {
+            whole.push(if places.is_empty() { b'{' } else { b',' });
+            Value::from(name.clone()).write(&mut whole);
+            whole.push(b':');
+            let start = whole.len();
+            let old = printed.and_then(|(object, text)| {
+                let (index, (_, old)) =
+                    object.as_object()?.iter().enumerate().find(|(_, (of, _))| *of == name)?;
+                old.is_shared_with(value).then(|| &text.whole[text.fields[index].clone()])
+            });
+            match old {
+                Some(text) => whole.extend_from_slice(text),
+                None => value.write(&mut whole),
+            }
+            places.push(start..whole.len());
+        }
+        if places.is_empty() {
+            whole.push(b'{');
+        }
+        whole.push(b'}');
+        Text { whole: whole.into(), fields: places }
     }
 }
 
@@ -118,7 +179,11 @@ impl Store {
         let version = self.version;
         let entry = self.collections.entry(Arc::clone(&resource.qualified));
         match entry {
-            std::collections::btree_map::Entry::Occupied(mut served) => served.get_mut().resource = resource,
+            std::collections::btree_map::Entry::Occupied(mut served) => {
+                let collection = served.get_mut();
+                collection.resource = resource;
+                collection.objects.values_mut().for_each(|object| *object = object.unchecked());
+            }
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(Collection {
                     resource,
@@ -165,9 +230,12 @@ impl Store {
     pub(crate) fn put(&mut self, place: &Place, mut object: Value) -> Arc<Stored> {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let stored = Stored::new(object);
         let collection =
             self.collections.get_mut(&place.collection).expect("the caller found the collection");
+        let stored = match collection.objects.get(&place.key) {
+            Some(before) => Stored::after(object, before),
+            None => Stored::new(object),
+        };
         let before = collection.objects.insert(place.key.clone(), Arc::clone(&stored));
         match &before {
             Some(before) if is_linked_alike(&before.value, &stored.value) => {}
@@ -213,7 +281,7 @@ impl Store {
         for (place, object) in objects {
             self.link(&place, &object);
             if let Some(collection) = self.collections.get_mut(&place.collection) {
-                collection.objects.insert(place.key, Stored::new(object));
+                collection.objects.insert(place.key, Stored::new(object).unchecked());
             }
         }
     }

@@ -13,15 +13,16 @@ use tree::{Map, Number, Value, json};
 use types::{Shape, Types};
 
 /// Brings an object of a built-in kind into the form in which Go would write it after reading it; returns the paths of
-/// the fields that the kind does not have, which are gone.
+/// the fields that the kind does not have, which are gone. Parts shared with `known`, an object that has been decoded
+/// before (or null), are left as they are.
 ///
 /// # Errors
 /// The field whose type is wrong, and what was found there.
-pub(crate) fn decode(group_kind: &str, object: &mut Value) -> Result<Vec<String>, String> {
+pub(crate) fn decode(group_kind: &str, object: &mut Value, known: &Value) -> Result<Vec<String>, String> {
     let types = Types::kubernetes();
     let mut unknown = Vec::new();
     if let Some(shape) = types.kind(group_kind) {
-        Reader { types, unknown: &mut unknown }.read(shape, object).map_err(Wrong::text)?;
+        Reader { types, unknown: &mut unknown }.read(shape, object, known).map_err(Wrong::text)?;
     }
     Ok(unknown)
 }
@@ -51,7 +52,10 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, shape: &Shape, value: &mut Value) -> Result<(), Wrong> {
+    fn read(&mut self, shape: &Shape, value: &mut Value, known: &Value) -> Result<(), Wrong> {
+        if !known.is_null() && value.is_shared_with(known) {
+            return Ok(());
+        }
         let problem = match (shape, &mut *value) {
             (Shape::Any, _) | (Shape::Bool, Value::Bool(_)) => return Ok(()),
             (Shape::Text | Shape::IntOrText | Shape::Quantity, Value::String(_)) => return Ok(()),
@@ -88,43 +92,49 @@ impl Reader<'_> {
                 }
                 Err(error) => error.to_string(),
             },
-            (Shape::Either(shapes), Value::Object(_)) => return self.read(&shapes[1], value),
-            (Shape::Either(shapes), _) => return self.read(&shapes[0], value),
+            (Shape::Either(shapes), Value::Object(_)) => return self.read(&shapes[1], value, known),
+            (Shape::Either(shapes), _) => return self.read(&shapes[0], value, known),
             (Shape::List(of), Value::Array(items)) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    self.inside(|| format!("[{index}]"), of, item)?;
+                    self.inside(|| format!("[{index}]"), of, item, &known[index])?;
                 }
                 return Ok(());
             }
             (Shape::Map(of), Value::Object(fields)) => {
                 for (name, field) in fields {
-                    self.inside(|| name.to_string(), of, field)?;
+                    self.inside(|| name.to_string(), of, field, &known[name])?;
                 }
                 return Ok(());
             }
-            (Shape::Struct(index), Value::Object(fields)) => return self.fields(*index, fields),
+            (Shape::Struct(index), Value::Object(fields)) => return self.fields(*index, fields, known),
             _ => mismatch("invalid type", value, &self.types.name(shape)),
         };
         Err(Wrong { place: String::new(), problem })
     }
 
     /// Reads a value that is inside of another, `step` away.
-    fn inside(&mut self, step: impl Fn() -> String, shape: &Shape, value: &mut Value) -> Result<(), Wrong> {
+    fn inside(
+        &mut self,
+        step: impl Fn() -> String,
+        shape: &Shape,
+        value: &mut Value,
+        known: &Value,
+    ) -> Result<(), Wrong> {
         let before = self.unknown.len();
-        let read = self.read(shape, value);
+        let read = self.read(shape, value, known);
         for place in &mut self.unknown[before..] {
             *place = within(&step(), place);
         }
         read.map_err(|Wrong { place, problem }| Wrong { place: within(&step(), &place), problem })
     }
 
-    fn fields(&mut self, index: usize, given: &mut Map) -> Result<(), Wrong> {
-        let known = &self.types.structs[index];
+    fn fields(&mut self, index: usize, given: &mut Map, known: &Value) -> Result<(), Wrong> {
+        let of = &self.types.structs[index];
         let mut dropped = Vec::new();
         for (name, value) in given.iter_mut() {
-            match known.fields.get(name.as_str()) {
+            match of.fields.get(name.as_str()) {
                 Some(_) if value.is_null() => dropped.push(name.clone()),
-                Some(field) => self.inside(|| name.to_string(), &field.shape, value)?,
+                Some(field) => self.inside(|| name.to_string(), &field.shape, value, &known[name])?,
                 None => {
                     // Nulls and empty values may go unnoticed: Go's encoder drops them too.
                     if !is_empty(value) {

@@ -30,11 +30,7 @@ pub fn apply(group_kind: &str, current: &Value, patch: &Value) -> Result<Value, 
     Ok(Value::Object(merged))
 }
 
-fn merge_object(
-    original: &mut Map,
-    patch: &Map,
-    at: Cursor<'_>,
-) -> Result<(), PatchError> {
+fn merge_object(original: &mut Map, patch: &Map, at: Cursor<'_>) -> Result<(), PatchError> {
     if let Some(directive) = patch.get(PATCH) {
         match directive.as_str() {
             Some("replace") => *original = cleaned(patch),
@@ -79,11 +75,7 @@ fn merge_object(
 }
 
 /// `$retainKeys`: of a union (a volume, a deployment strategy) only the listed fields survive.
-fn retain(
-    original: &mut Map,
-    patch: &Map,
-    keys: &Value,
-) -> Result<(), PatchError> {
+fn retain(original: &mut Map, patch: &Map, keys: &Value) -> Result<(), PatchError> {
     let malformed = || PatchError::BadRequest("invalid patch format of retainKeys".to_owned());
     let keys = keys.as_array().ok_or_else(malformed)?;
     let listed = |name: &str| keys.iter().any(|key| key == name);

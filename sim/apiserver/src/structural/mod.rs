@@ -22,6 +22,9 @@ pub struct Cause {
 }
 
 /// A compiled `openAPIV3Schema`.
+///
+/// Its functions on objects leave out the parts that are shared with `known`: an object that has been through all of
+/// them before, or null.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     kind: Option<String>,
@@ -79,20 +82,23 @@ impl Schema {
     }
 
     /// Drops unknown fields.
-    pub fn prune(&self, object: &mut Value) {
-        self.prune_at(object, true);
+    pub fn prune(&self, object: &mut Value, known: &Value) {
+        self.prune_at(object, known, true);
     }
 
     /// The paths of the fields that [`Schema::prune`] would drop, sorted: `spec.foo`.
-    pub fn unknown_fields(&self, object: &Value) -> Vec<String> {
+    pub fn unknown_fields(&self, object: &Value, known: &Value) -> Vec<String> {
         let mut unknown = Vec::new();
-        self.collect_unknown(object, true, "", &mut unknown);
+        self.collect_unknown(object, known, true, "", &mut unknown);
         unknown.sort();
         unknown
     }
 
     /// Fills in defaults.
-    pub fn default(&self, object: &mut Value) {
+    pub fn default(&self, object: &mut Value, known: &Value) {
+        if is_known(object, known) {
+            return;
+        }
         match object {
             Value::Object(fields) => {
                 for (name, schema) in &self.properties {
@@ -106,21 +112,25 @@ impl Schema {
                             fields.insert(name.clone(), default.clone());
                         }
                     }
-                    if let Some(value) = fields.get_mut(name) {
-                        schema.default(value);
+                    if fields.get(name).is_some_and(|value| !is_known(value, &known[name]))
+                        && let Some(value) = fields.get_mut(name)
+                    {
+                        schema.default(value, &known[name]);
                     }
                 }
                 if let Some(additional) = &self.additional {
                     for (name, value) in fields.iter_mut() {
                         if !self.properties.contains_key(name.as_str()) {
-                            additional.default(value);
+                            additional.default(value, &known[name]);
                         }
                     }
                 }
             }
             Value::Array(items) => {
                 if let Some(schema) = &self.items {
-                    items.iter_mut().for_each(|item| schema.default(item));
+                    for (index, item) in items.iter_mut().enumerate() {
+                        schema.default(item, &known[index]);
+                    }
                 }
             }
             _ => {}
@@ -128,13 +138,16 @@ impl Schema {
     }
 
     /// Everything that is wrong with a pruned and defaulted object.
-    pub fn validate(&self, object: &Value) -> Vec<Cause> {
+    pub fn validate(&self, object: &Value, known: &Value) -> Vec<Cause> {
         let mut causes = Vec::new();
-        validate::check(self, object, "", true, &mut causes);
+        validate::check(self, object, known, "", true, &mut causes);
         causes
     }
 
-    fn prune_at(&self, value: &mut Value, resource: bool) {
+    fn prune_at(&self, value: &mut Value, known: &Value, resource: bool) {
+        if is_known(value, known) {
+            return;
+        }
         match value {
             Value::Object(fields) => {
                 if !self.keeps_unknown() {
@@ -148,20 +161,32 @@ impl Schema {
                         continue;
                     }
                     if let Some(schema) = self.properties.get(name.as_str()).or(self.additional.as_deref()) {
-                        schema.prune_at(value, false);
+                        schema.prune_at(value, &known[name], false);
                     }
                 }
             }
             Value::Array(items) => {
                 if let Some(schema) = &self.items {
-                    items.iter_mut().for_each(|item| schema.prune_at(item, false));
+                    for (index, item) in items.iter_mut().enumerate() {
+                        schema.prune_at(item, &known[index], false);
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    fn collect_unknown(&self, value: &Value, resource: bool, path: &str, unknown: &mut Vec<String>) {
+    fn collect_unknown(
+        &self,
+        value: &Value,
+        known: &Value,
+        resource: bool,
+        path: &str,
+        unknown: &mut Vec<String>,
+    ) {
+        if is_known(value, known) {
+            return;
+        }
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
@@ -170,7 +195,7 @@ impl Schema {
                     }
                     let path = join(path, name);
                     match self.properties.get(name.as_str()).or(self.additional.as_deref()) {
-                        Some(schema) => schema.collect_unknown(value, false, &path, unknown),
+                        Some(schema) => schema.collect_unknown(value, &known[name], false, &path, unknown),
                         None if self.keeps_unknown() => {}
                         None => unknown.push(path),
                     }
@@ -179,7 +204,13 @@ impl Schema {
             Value::Array(items) => {
                 if let Some(schema) = &self.items {
                     for (index, item) in items.iter().enumerate() {
-                        schema.collect_unknown(item, false, &format!("{path}[{index}]"), unknown);
+                        schema.collect_unknown(
+                            item,
+                            &known[index],
+                            false,
+                            &format!("{path}[{index}]"),
+                            unknown,
+                        );
                     }
                 }
             }
@@ -190,6 +221,11 @@ impl Schema {
     fn keeps_unknown(&self) -> bool {
         self.preserve_unknown || self.allows_additional || self.additional.is_some()
     }
+}
+
+/// Whether a value is shared with one that has been looked at before.
+fn is_known(value: &Value, known: &Value) -> bool {
+    !known.is_null() && value.is_shared_with(known)
 }
 
 fn is_of_resources(name: &str) -> bool {

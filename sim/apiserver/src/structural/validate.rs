@@ -2,10 +2,20 @@
 
 use tree::{Value, json};
 
-use super::{Cause, Schema, Unique, is_of_resources, join, key_of, type_of};
+use super::{Cause, Schema, Unique, is_known, is_of_resources, join, key_of, type_of};
 
 /// Adds everything that is wrong with `value` at `path`.
-pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, causes: &mut Vec<Cause>) {
+pub(super) fn check(
+    schema: &Schema,
+    value: &Value,
+    known: &Value,
+    path: &str,
+    resource: bool,
+    causes: &mut Vec<Cause>,
+) {
+    if is_known(value, known) {
+        return;
+    }
     if value.is_null() && schema.nullable {
         return;
     }
@@ -47,7 +57,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
                     continue;
                 }
                 if let Some(schema) = schema.properties.get(name.as_str()).or(schema.additional.as_deref()) {
-                    check(schema, value, &join(path, name), false, causes);
+                    check(schema, value, &known[name], &join(path, name), false, causes);
                 }
             }
         }
@@ -56,7 +66,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
             for (index, item) in items.iter().enumerate() {
                 let path = format!("{path}[{index}]");
                 if let Some(schema) = &schema.items {
-                    check(schema, item, &path, false, causes);
+                    check(schema, item, &known[index], &path, false, causes);
                 }
                 let repeats = match (&schema.unique, item) {
                     (Unique::Items, item) => items[..index].contains(item).then(|| item.clone()),
@@ -122,7 +132,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
         Value::Null | Value::Bool(_) => {}
     }
     for part in &schema.all_of {
-        check(part, value, path, false, causes);
+        check(part, value, Value::NULL, path, false, causes);
     }
     let matching = |parts: &[Schema]| parts.iter().filter(|part| is_valid(part, value)).count();
     if !schema.any_of.is_empty() && matching(&schema.any_of) == 0 {
@@ -138,7 +148,7 @@ pub(super) fn check(schema: &Schema, value: &Value, path: &str, resource: bool, 
 
 fn is_valid(schema: &Schema, value: &Value) -> bool {
     let mut causes = Vec::new();
-    check(schema, value, "", false, &mut causes);
+    check(schema, value, Value::NULL, "", false, &mut causes);
     causes.is_empty()
 }
 

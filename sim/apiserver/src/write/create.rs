@@ -63,7 +63,7 @@ pub(super) fn insert(
     subresource: &str,
 ) -> Result<(Arc<Stored>, Vec<String>), Failure> {
     let now = clock.now();
-    let (mut object, unknown) = normalise(call, object, false)?;
+    let (mut object, unknown) = normalise(call, object, None, false)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let place = Place {
         collection: Arc::clone(&call.resource.qualified),
@@ -76,7 +76,7 @@ pub(super) fn insert(
         admission
             .admit(&call.resource.group_kind(), &mut object, namespace)
             .map_err(|why| Failure::forbidden(call.resource, &name, &why))?;
-        defaults::fill(&call.resource.group_kind(), &mut object);
+        defaults::fill(&call.resource.group_kind(), &mut object, Value::NULL);
     }
     let definition = checked(call.resource, &call.target.version, &name, &mut object, None, now)?;
     if state.store.get(&place).is_some() {
@@ -132,7 +132,7 @@ pub(super) fn prepare_new(
     if has_status && let Some(fields) = object.as_object_mut() {
         fields.remove("status");
     }
-    defaults::fill(&resource.group_kind(), object);
+    defaults::fill(&resource.group_kind(), object, Value::NULL);
     match resource.group_kind().as_str() {
         "/Pod" => {
             let class = quality_of_service(&object["spec"]);

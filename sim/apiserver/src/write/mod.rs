@@ -49,12 +49,12 @@ fn checked(
     version: &str,
     name: &str,
     object: &mut Value,
-    old: Option<&Value>,
+    old: Option<&Stored>,
     now: Timestamp,
 ) -> Result<Option<Resource>, Failure> {
-    let mut causes = validate::validate(resource, object, old);
+    let mut causes = validate::validate(resource, object, old.map(|old| &old.value));
     if let Some(schema) = resource.version(version).and_then(|version| version.schema.as_ref()) {
-        causes.extend(schema.validate(object));
+        causes.extend(schema.validate(object, known(resource, version, old)));
     }
     let mut definition = None;
     if resource.kind == "CustomResourceDefinition" && causes.is_empty() {
@@ -67,8 +67,23 @@ fn checked(
     if causes.is_empty() { Ok(definition) } else { Err(Failure::invalid(resource, name, &causes)) }
 }
 
-/// Brings an object of the request's version into the stored version, without fields that the kind does not have.
-fn normalise(call: &Call<'_>, mut object: Value, is_patch: bool) -> Result<(Value, Unknown), Failure> {
+/// The stored state of an object, whose parts need not be looked at again; null if there is none, or if it went through
+/// other rules than those of the request's version.
+fn known<'a>(resource: &Resource, version: &str, old: Option<&'a Stored>) -> &'a Value {
+    match old {
+        Some(old) if version == resource.storage && old.is_checked() => &old.value,
+        _ => Value::NULL,
+    }
+}
+
+/// Brings an object of the request's version into the stored version, without fields that the kind does not have. What
+/// it has in common with the stored state `old` is shared with it from here on.
+fn normalise(
+    call: &Call<'_>,
+    mut object: Value,
+    old: Option<&Stored>,
+    is_patch: bool,
+) -> Result<(Value, Unknown), Failure> {
     let resource = call.resource;
     let kind = &resource.kind;
     let unhandled = |why: String| {
@@ -78,21 +93,23 @@ fn normalise(call: &Call<'_>, mut object: Value, is_patch: bool) -> Result<(Valu
         ))
     };
     drop_nulls_of_metadata(&mut object);
+    let known = known(resource, &call.target.version, old);
+    object.share_with(known);
     to_storage(resource, &call.target.version, &mut object).map_err(&unhandled)?;
     let mut fields = Vec::new();
     if resource.custom {
         if let Some(schema) = &call.version.schema {
-            fields = schema.unknown_fields(&object);
-            schema.prune(&mut object);
-            schema.default(&mut object);
+            fields = schema.unknown_fields(&object, known);
+            schema.prune(&mut object, known);
+            schema.default(&mut object, known);
         }
     } else if resource.kind == "CustomResourceDefinition" {
         // Decoding checks the types; the schemas inside stay as they were written.
-        decode::decode(&resource.group_kind(), &mut object.clone()).map_err(&unhandled)?;
+        decode::decode(&resource.group_kind(), &mut object.clone(), known).map_err(&unhandled)?;
     } else {
-        fields = decode::decode(&resource.group_kind(), &mut object).map_err(&unhandled)?;
-        object["apiVersion"] = json!(resource.api_version(&resource.storage));
-        object["kind"] = json!(resource.kind);
+        fields = decode::decode(&resource.group_kind(), &mut object, known).map_err(&unhandled)?;
+        object["apiVersion"] = resource.api_version(&resource.storage).into();
+        object["kind"] = (&resource.kind).into();
     }
     let strict = call.parameters.get("fieldValidation") == Some("Strict");
     if call.parameters.get("fieldValidation") == Some("Ignore") {
@@ -112,12 +129,17 @@ fn normalise(call: &Call<'_>, mut object: Value, is_patch: bool) -> Result<(Valu
 }
 
 /// Status writes come from controllers, which decode on their own: only the whole object is decoded here.
-fn normalise_for(call: &Call<'_>, mut object: Value) -> Result<(Value, Unknown), Failure> {
+fn normalise_for(
+    call: &Call<'_>,
+    mut object: Value,
+    old: Option<&Stored>,
+) -> Result<(Value, Unknown), Failure> {
     if call.target.subresource.as_deref() == Some("status") && !call.resource.custom {
+        object.share_with(known(call.resource, &call.target.version, old));
         to_storage(call.resource, &call.target.version, &mut object).map_err(Failure::bad_request)?;
         return Ok((object, Unknown { fields: Vec::new() }));
     }
-    normalise(call, object, false)
+    normalise(call, object, old, false)
 }
 
 fn expect_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
@@ -137,8 +159,8 @@ fn expect_kind(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
             "the API version in the data ({found}) does not match the expected API version ({api_version})"
         )));
     }
-    fields.insert("kind", json!(kind));
-    fields.insert("apiVersion", json!(api_version));
+    fields.insert("kind", kind.into());
+    fields.insert("apiVersion", api_version.into());
     Ok(())
 }
 
@@ -158,7 +180,7 @@ fn expect_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> 
                     "the namespace of the provided object does not match the namespace sent on the request ({given} and {namespace})"
                 )));
             }
-            metadata.insert("namespace", json!(namespace));
+            metadata.insert("namespace", (&**namespace).into());
         }
     }
     if call.resource.kind == "Namespace" && call.resource.group.is_empty() {

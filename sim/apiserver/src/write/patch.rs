@@ -44,8 +44,8 @@ pub(crate) fn patch(
         return Err(Failure::invalid(call.resource, name, &[cause]));
     }
     let (object, unknown) = match subresource {
-        "status" => normalise_for(call, object)?,
-        _ => normalise(call, object, true)?,
+        "status" => normalise_for(call, object, Some(&old))?,
+        _ => normalise(call, object, Some(&old), true)?,
     };
     let stored = replace(state, call, &place, object, subresource, clock)?;
     answer(call, StatusCode::OK, &stored, clock, &unknown.fields)
@@ -143,7 +143,7 @@ fn apply(
         return answer(call, StatusCode::CREATED, &stored, clock, &warnings);
     }
     let managed = merged["metadata"]["managedFields"].clone();
-    let (object, unknown) = normalise(call, merged, true)?;
+    let (object, unknown) = normalise(call, merged, old.as_deref(), true)?;
     let stored = replace(state, call, place, object, subresource, clock)?;
     let stored = if stored.value["metadata"]["managedFields"] == managed || is_dry_run(call) {
         stored

@@ -55,7 +55,9 @@ pub(crate) fn evict(state: &mut State, call: &Call<'_>, clock: Clock) -> Result<
     let eviction = parse(call)?;
     disruption::check(&state.store, &pod.value)?;
     let options = options(call, &eviction["deleteOptions"])?;
-    if !is_dry_run(call) && eviction["deleteOptions"]["dryRun"].as_array().is_none_or(|items| items.is_empty()) {
+    if !is_dry_run(call)
+        && eviction["deleteOptions"]["dryRun"].as_array().is_none_or(|items| items.is_empty())
+    {
         delete::delete(&mut state.store, &place, options, clock.now());
     }
     let status =

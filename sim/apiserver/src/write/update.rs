@@ -7,7 +7,8 @@ use http::{Response, StatusCode};
 use tree::{Value, json};
 
 use super::{
-    answer, checked, expect_kind, expect_namespace, is_dry_run, normalise_for, object_of, parse, writer,
+    answer, checked, expect_kind, expect_namespace, is_dry_run, known, normalise_for, object_of, parse,
+    writer,
 };
 use crate::body::Body;
 use crate::decode::is_empty;
@@ -31,10 +32,8 @@ pub(crate) fn update(state: &mut State, call: &Call<'_>, clock: Clock) -> Result
             object["metadata"]["name"].as_str().unwrap_or_default()
         )));
     }
-    if state.store.get(&place).is_none() {
-        return Err(Failure::not_found(call.resource, name));
-    }
-    let (object, unknown) = normalise_for(call, object)?;
+    let old = state.store.get(&place).ok_or_else(|| Failure::not_found(call.resource, name))?;
+    let (object, unknown) = normalise_for(call, object, Some(old))?;
     if call.resource.custom && object["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty) {
         let cause = Cause {
             reason: "FieldValueInvalid",
@@ -76,11 +75,11 @@ pub(crate) fn replace(
     keep_metadata(&mut object, &old.value);
     let mut definition = None;
     if subresource != "status" {
-        defaults::fill(&resource.group_kind(), &mut object);
+        defaults::fill(&resource.group_kind(), &mut object, &old.value);
         keep_allocated(resource, &mut object, &old.value);
-        definition = checked(resource, &call.target.version, name, &mut object, Some(&old.value), now)?;
+        definition = checked(resource, &call.target.version, name, &mut object, Some(&old), now)?;
     } else if let Some(schema) = &call.version.schema {
-        let causes = schema.validate(&object);
+        let causes = schema.validate(&object, known(resource, &call.target.version, Some(&old)));
         if !causes.is_empty() {
             return Err(Failure::invalid(resource, name, &causes));
         }
@@ -188,7 +187,9 @@ fn keep_metadata(object: &mut Value, old: &Value) {
 
 /// A Service keeps the address that it has when an update does not name it.
 fn keep_allocated(resource: &Resource, object: &mut Value, old: &Value) {
-    if resource.kind != "Service" || !resource.group.is_empty() || object["spec"]["type"] == "ExternalName" {
+    let is_service = resource.kind == "Service" && resource.group.is_empty();
+    if !is_service || object["spec"]["type"] == "ExternalName" || object["spec"].is_shared_with(&old["spec"])
+    {
         return;
     }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {

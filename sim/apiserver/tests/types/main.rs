@@ -222,7 +222,7 @@ fn reading_by_the_table_is_reading_as_the_type() {
         let full = sample(&structs, kind, &mut Vec::new());
         for object in [json!({}), json!({"metadata": null}), full.clone()] {
             let mut decoded = tree::Value::from(&object);
-            let unknown = decode::decode(group_kind, &mut decoded);
+            let unknown = decode::decode(group_kind, &mut decoded, tree::Value::NULL);
             let unknown = unknown.unwrap_or_else(|error| panic!("{group_kind}: {error}"));
             assert_eq!(unknown, Vec::<String>::new(), "{group_kind}");
             let typed = through(&object).unwrap_or_else(|error| panic!("{group_kind}: {error}"));
@@ -242,7 +242,8 @@ fn reading_by_the_table_is_reading_as_the_type() {
                 [json!([[]]), json!({"a": {"b": 1}}), json!(1.5), json!("two words"), json!(u64::MAX)]
             {
                 *object.pointer_mut(&pointer).expect("a leaf") = wrong.clone();
-                let (decoded, typed) = (decode::decode(group_kind, &mut (&object).into()), through(&object));
+                let (decoded, typed) =
+                    (decode::decode(group_kind, &mut (&object).into(), tree::Value::NULL), through(&object));
                 let place = format!("{group_kind} {pointer}: {wrong}: {:?}", typed.as_ref().err());
                 assert_eq!(decoded.is_ok(), typed.is_ok(), "{place}");
                 if let Err(error) = decoded {
