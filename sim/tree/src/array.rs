@@ -1,3 +1,5 @@
+//! Lists.
+
 use std::ops::{Deref, DerefMut};
 
 use ecow::EcoVec;

@@ -1,3 +1,5 @@
+//! From and to other values.
+
 use crate::{Array, Map, Number, Text, Value};
 
 macro_rules! from {

@@ -1,3 +1,5 @@
+//! Objects: fields by name.
+
 use ecow::EcoVec;
 
 use crate::{Text, Value};

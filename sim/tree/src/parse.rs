@@ -1,3 +1,5 @@
+//! Reading JSON, or whatever else serde reads.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,5 @@
+//! Printing as JSON.
+
 use std::fmt;
 
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};

@@ -1,3 +1,5 @@
+//! The value itself, and reading it.
+
 use crate::{Array, Map, Number, Text};
 
 /// A JSON value. Cheap to clone.
