@@ -153,12 +153,12 @@ fn serve(kind: &str, folder: &Path) {
             return pending().await;
         }
         println!("{port}");
-        let bare = Bare {
-            api,
-            user: User::administrator("bench"),
-            value: Mutex::new(deployment("0")),
-            bytes: deployment("0").to_string().into(),
-        };
+        // As the API server stores it, with its defaults.
+        let request = Request::get(PATH).body(Bytes::new()).unwrap();
+        let bytes =
+            api.handle("bench", request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let bare =
+            Bare { api, user: User::administrator("bench"), value: Mutex::new(deployment("0")), bytes };
         let (bare, kind) = (Arc::new(bare), kind.to_owned());
         loop {
             let Ok((socket, _)) = listener.accept().await else { continue };

@@ -17,7 +17,9 @@ pub(crate) struct Target<'a> {
 
 /// Parses `/api/VERSION/…` and `/apis/GROUP/VERSION/…` below their discovery paths; `None` for other paths.
 pub(crate) fn target(path: &str) -> Option<Target<'_>> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    // As many as there are in the longest paths that are common.
+    let mut parts = Vec::with_capacity(8);
+    parts.extend(path.split('/').filter(|part| !part.is_empty()));
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),

@@ -70,7 +70,7 @@ impl Types {
     pub(super) fn fill(&self, index: usize, object: &mut Map) -> Result<(), &'static str> {
         let Struct { fields, expected, .. } = &self.structs[index];
         for name in expected {
-            if object.contains_key(*name) {
+            if object.contains_key(name) {
                 continue;
             }
             let field = &fields[name];

@@ -72,7 +72,7 @@ mod tests {
             return to.clone();
         };
         let mut patch = Map::new();
-        for key in from.keys().filter(|key| !to.contains_key(*key)) {
+        for key in from.keys().filter(|key| !to.contains_key(key)) {
             patch.insert(key.clone(), Value::Null);
         }
         for (key, value) in to {

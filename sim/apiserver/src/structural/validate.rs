@@ -43,7 +43,7 @@ pub(super) fn check(
     }
     match value {
         Value::Object(fields) => {
-            for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
+            for name in schema.required.iter().filter(|name| !fields.contains_key(name)) {
                 let field = join(path, name);
                 causes.push(Cause {
                     reason: "FieldValueRequired",

@@ -338,6 +338,18 @@ fn custom_resources_are_served_pruned_defaulted_and_validated() {
         let after = shirts.patch_status("s", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
         assert_eq!(after.data["spec"]["color"], "red");
         assert_eq!(after.data["status"]["worn"], true);
+        // Under another schema, what did not change is looked at again too.
+        let schema = json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "color": {"type": "string"}, "cut": {"type": "string", "default": "wide"}}},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
+        let change =
+            json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": schema}]);
+        let change = Patch::Json::<()>(serde_json::from_value(change).unwrap());
+        definitions.patch("shirts.example.com", &PatchParams::default(), &change).await.unwrap();
+        let label = json!({"metadata": {"labels": {"clean": "yes"}}});
+        let after = shirts.patch("s", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+        assert_eq!(after.data["spec"], json!({"color": "red", "cut": "wide"}));
         definitions.delete("shirts.example.com", &DeleteParams::default()).await.unwrap();
         let (code, ..) = refusal(shirts.get("s").await);
         assert_eq!(code, 404);
