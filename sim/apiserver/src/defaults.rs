@@ -5,6 +5,8 @@
 
 use tree::{Map, Value, json};
 
+use crate::decode::is_known;
+
 /// Fills in what is missing. `known` is an object that has been filled in before, or null: what is shared with it is
 /// left as it is.
 pub(crate) fn fill(group_kind: &str, object: &mut Value, known: &Value) {
@@ -151,7 +153,7 @@ fn set(object: &mut Value, field: &str, value: Value) {
 
 /// The template in the spec of an object; `known` is the whole object before.
 fn pod_template(spec: &mut Value, known: &Value) {
-    if known.is_null() || !spec["template"].is_shared_with(&known["spec"]["template"]) {
+    if !is_known(&spec["template"], &known["spec"]["template"]) {
         pod_spec(&mut spec["template"]["spec"]);
     }
 }

@@ -24,54 +24,38 @@ pub(crate) type Key = (String, String);
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub value: Value,
-    text: OnceLock<Text>,
-    /// Whether it went through the rules of its resource as they are now.
-    checked: bool,
+    text: OnceLock<Printed>,
 }
 
 impl Stored {
     pub(crate) fn new(value: Value) -> Arc<Self> {
-        Arc::new(Stored { value, text: OnceLock::new(), checked: true })
+        Arc::new(Stored { value, text: OnceLock::new() })
     }
 
     /// A new state of `before`, of whose text it takes the parts that did not change.
     fn after(value: Value, before: &Stored) -> Arc<Self> {
-        let stored = Stored::new(value);
-        if let Some(text) = before.text.get() {
-            let text = Text::of(&stored.value, Some((&before.value, text)));
-            stored.text.get_or_init(|| text);
-        }
-        stored
-    }
-
-    /// The same of which nobody can say that it keeps to the rules.
-    fn unchecked(&self) -> Arc<Self> {
-        Arc::new(Stored { value: self.value.clone(), text: self.text.clone(), checked: false })
+        let text = before.text.get().map(|text| Printed::of(&value, Some((&before.value, text))));
+        Arc::new(Stored { value, text: text.map_or_else(OnceLock::new, OnceLock::from) })
     }
 
     /// The object as JSON.
     pub(crate) fn text(&self) -> &Bytes {
-        &self.text.get_or_init(|| Text::of(&self.value, None)).whole
-    }
-
-    /// Whether the object went through the rules of its resource as they are now.
-    pub(crate) fn is_checked(&self) -> bool {
-        self.checked
+        &self.text.get_or_init(|| Printed::of(&self.value, None)).whole
     }
 }
 
 /// An object as JSON, and where its fields' values are in it.
 #[derive(Clone, Debug)]
-struct Text {
+struct Printed {
     whole: Bytes,
     fields: Vec<Range<usize>>,
 }
 
-impl Text {
+impl Printed {
     /// Prints an object. What it shares with another one, whose text there is, is copied from that.
-    fn of(object: &Value, printed: Option<(&Value, &Text)>) -> Text {
+    fn of(object: &Value, printed: Option<(&Value, &Printed)>) -> Printed {
         let Some(fields) = object.as_object() else {
-            return Text { whole: object.to_vec().into(), fields: Vec::new() };
+            return Printed { whole: object.to_vec().into(), fields: Vec::new() };
         };
         let mut whole = Vec::with_capacity(printed.map_or(1024, |(_, text)| text.whole.len() + 128));
         let mut places = Vec::with_capacity(fields.len());
@@ -95,7 +79,7 @@ impl Text {
             whole.push(b'{');
         }
         whole.push(b'}');
-        Text { whole: whole.into(), fields: places }
+        Printed { whole: whole.into(), fields: places }
     }
 }
 
@@ -182,7 +166,13 @@ impl Store {
             std::collections::btree_map::Entry::Occupied(mut served) => {
                 let collection = served.get_mut();
                 collection.resource = resource;
-                collection.objects.values_mut().for_each(|object| *object = object.unchecked());
+                for object in collection.objects.values_mut() {
+                    let mut value = object.value.clone();
+                    conform(&collection.resource, &mut value);
+                    if value != object.value {
+                        *object = Stored::after(value, object);
+                    }
+                }
             }
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(Collection {
@@ -278,10 +268,11 @@ impl Store {
         for resource in resources {
             self.serve(resource);
         }
-        for (place, object) in objects {
+        for (place, mut object) in objects {
             self.link(&place, &object);
             if let Some(collection) = self.collections.get_mut(&place.collection) {
-                collection.objects.insert(place.key, Stored::new(object).unchecked());
+                conform(&collection.resource, &mut object);
+                collection.objects.insert(place.key, Stored::new(object));
             }
         }
     }
@@ -366,6 +357,15 @@ impl Event {
 
     fn namespace(&self) -> &str {
         self.object.value["metadata"]["namespace"].as_str().unwrap_or_default()
+    }
+}
+
+/// Brings an object that is stored already into the form that its definition asks for now: a real server prunes and fills
+/// in what it reads from its storage.
+fn conform(resource: &Resource, object: &mut Value) {
+    if let Some(schema) = &resource.stored().schema {
+        schema.prune(object, Value::NULL);
+        schema.default(object, Value::NULL);
     }
 }
 

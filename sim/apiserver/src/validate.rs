@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use tree::Value;
 
+use crate::decode::is_known;
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
 use crate::structural::Cause;
@@ -58,10 +59,7 @@ pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>)
     let spec = &object["spec"];
     let old_spec = old.map(|old| &old["spec"]);
     // What did not change has been looked at before, but for a Job's template, which must fit the metadata.
-    let is_same = |field: &str| {
-        old.is_some_and(|old| !old[field].is_null() && object[field].is_shared_with(&old[field]))
-    };
-    if is_same("spec") && resource.group != "batch" {
+    if old_spec.is_some_and(|old| is_known(spec, old)) && resource.group != "batch" {
         return causes.0;
     }
     match resource.group_kind().as_str() {
@@ -248,8 +246,7 @@ fn workload(spec: &Value, old: Option<&Value>, causes: &mut Causes) {
     {
         causes.invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds");
     }
-    if old.is_some_and(|old| old["template"].is_object() && spec["template"].is_shared_with(&old["template"]))
-    {
+    if old.is_some_and(|old| is_known(&spec["template"], &old["template"])) {
         return;
     }
     pod_spec(&spec["template"]["spec"], "spec.template.spec", causes);

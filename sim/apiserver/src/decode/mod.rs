@@ -53,7 +53,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, shape: &Shape, value: &mut Value, known: &Value) -> Result<(), Wrong> {
-        if !known.is_null() && value.is_shared_with(known) {
+        if is_known(value, known) {
             return Ok(());
         }
         let problem = match (shape, &mut *value) {
@@ -171,6 +171,11 @@ fn mismatch(what: &str, found: &Value, expected: &str) -> String {
 
 fn is_integer(number: &Number) -> bool {
     number.is_i64() || number.is_u64()
+}
+
+/// Whether a value is shared with one that has been looked at before; nothing is with null.
+pub(crate) fn is_known(value: &Value, known: &Value) -> bool {
+    !known.is_null() && value.is_shared_with(known)
 }
 
 /// Whether Go's encoder leaves a value out.

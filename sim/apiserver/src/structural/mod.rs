@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use tree::{Map, Value};
 
+use crate::decode::is_known;
+
 /// One reason why an object or a schema is invalid, as in `details.causes` of a Status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
@@ -221,11 +223,6 @@ impl Schema {
     fn keeps_unknown(&self) -> bool {
         self.preserve_unknown || self.allows_additional || self.additional.is_some()
     }
-}
-
-/// Whether a value is shared with one that has been looked at before.
-fn is_known(value: &Value, known: &Value) -> bool {
-    !known.is_null() && value.is_shared_with(known)
 }
 
 fn is_of_resources(name: &str) -> bool {

@@ -2,7 +2,8 @@
 
 use tree::{Value, json};
 
-use super::{Cause, Schema, Unique, is_known, is_of_resources, join, key_of, type_of};
+use super::{Cause, Schema, Unique, is_of_resources, join, key_of, type_of};
+use crate::decode::is_known;
 
 /// Adds everything that is wrong with `value` at `path`.
 pub(super) fn check(

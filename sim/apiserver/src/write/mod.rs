@@ -67,11 +67,11 @@ fn checked(
     if causes.is_empty() { Ok(definition) } else { Err(Failure::invalid(resource, name, &causes)) }
 }
 
-/// The stored state of an object, whose parts need not be looked at again; null if there is none, or if it went through
-/// other rules than those of the request's version.
+/// The stored state of an object, whose parts need not be looked at again; null if there is none, or if the request
+/// speaks another version than the stored one.
 fn known<'a>(resource: &Resource, version: &str, old: Option<&'a Stored>) -> &'a Value {
     match old {
-        Some(old) if version == resource.storage && old.is_checked() => &old.value,
+        Some(old) if version == resource.storage => &old.value,
         _ => Value::NULL,
     }
 }
