@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tree::Value;
+use tree::{Map, Value};
 
 use crate::backlog::{Backlog, Feed, backlog};
 use crate::failure::Failure;
@@ -20,66 +20,129 @@ const HISTORY_MAX: usize = 512;
 /// Namespace (empty for cluster-scoped objects) and name.
 pub(crate) type Key = (String, String);
 
+/// What a watch calls the change that made an object what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is new.
+    Added,
+    /// It was there before.
+    Modified,
+    /// It is gone; this is its last state.
+    Deleted,
+}
+
+/// The end of a watch's line, after the object.
+const LINE_END: &[u8] = b"}\n";
+
+impl Change {
+    /// The beginning of a watch's line, before the object.
+    fn line_start(self) -> &'static [u8] {
+        match self {
+            Change::Added => br#"{"type":"ADDED","object":"#,
+            Change::Modified => br#"{"type":"MODIFIED","object":"#,
+            Change::Deleted => br#"{"type":"DELETED","object":"#,
+        }
+    }
+
+    /// A watch's line that tells of this change, with the object as JSON.
+    pub(crate) fn line(self, object: &[u8]) -> Bytes {
+        [self.line_start(), object, LINE_END].concat().into()
+    }
+}
+
 /// A stored object in the storage version, with its JSON text made on demand.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub value: Value,
+    change: Change,
     text: OnceLock<Printed>,
 }
 
 impl Stored {
     pub(crate) fn new(value: Value) -> Arc<Self> {
-        Arc::new(Stored { value, text: OnceLock::new() })
+        Arc::new(Stored { value, change: Change::Added, text: OnceLock::new() })
+    }
+
+    /// The last state of an object that is gone.
+    pub(crate) fn last(value: Value) -> Arc<Self> {
+        Arc::new(Stored { value, change: Change::Deleted, text: OnceLock::new() })
     }
 
     /// A new state of `before`, of whose text it takes the parts that did not change.
     fn after(value: Value, before: &Stored) -> Arc<Self> {
-        let text = before.text.get().map(|text| Printed::of(&value, Some((&before.value, text))));
-        Arc::new(Stored { value, text: text.map_or_else(OnceLock::new, OnceLock::from) })
+        let change = Change::Modified;
+        let text = before.text.get().map(|text| Printed::of(change, &value, Some((&before.value, text))));
+        Arc::new(Stored { value, change, text: text.map_or_else(OnceLock::new, OnceLock::from) })
     }
 
     /// The object as JSON.
     pub(crate) fn text(&self) -> &Bytes {
-        &self.text.get_or_init(|| Printed::of(&self.value, None)).whole
+        &self.printed().object
+    }
+
+    /// The line that tells a watch of `change`, whose object this is.
+    pub(crate) fn line(&self, change: Change) -> Bytes {
+        if change == self.change { self.printed().line.clone() } else { change.line(self.text()) }
+    }
+
+    fn printed(&self) -> &Printed {
+        self.text.get_or_init(|| Printed::of(self.change, &self.value, None))
     }
 }
 
-/// An object as JSON, and where its fields' values are in it.
+/// An object as JSON, in the line that tells watches of it, which all of them share.
 #[derive(Clone, Debug)]
 struct Printed {
-    whole: Bytes,
+    line: Bytes,
+    /// The object alone: a part of `line`.
+    object: Bytes,
+    /// Where the values of its fields are in `line`.
     fields: Vec<Range<usize>>,
 }
 
 impl Printed {
     /// Prints an object. What it shares with another one, whose text there is, is copied from that.
-    fn of(object: &Value, printed: Option<(&Value, &Printed)>) -> Printed {
-        let Some(fields) = object.as_object() else {
-            return Printed { whole: object.to_vec().into(), fields: Vec::new() };
+    fn of(change: Change, object: &Value, printed: Option<(&Value, &Printed)>) -> Printed {
+        let mut line = Vec::with_capacity(printed.map_or(1024, |(_, text)| text.line.len() + 128));
+        line.extend_from_slice(change.line_start());
+        let start = line.len();
+        let fields = match object.as_object() {
+            Some(fields) => Printed::fields(&mut line, fields, printed),
+            None => {
+                object.write(&mut line);
+                Vec::new()
+            }
         };
-        let mut whole = Vec::with_capacity(printed.map_or(1024, |(_, text)| text.whole.len() + 128));
+        let end = line.len();
+        line.extend_from_slice(LINE_END);
+        let line = Bytes::from(line);
+        Printed { object: line.slice(start..end), line, fields }
+    }
+
+    /// Prints an object's fields; returns where their values are.
+    fn fields(line: &mut Vec<u8>, fields: &Map, printed: Option<(&Value, &Printed)>) -> Vec<Range<usize>> {
         let mut places = Vec::with_capacity(fields.len());
+        line.push(b'{');
         for (name, value) in fields {
-            whole.push(if places.is_empty() { b'{' } else { b',' });
-            Value::from(name.clone()).write(&mut whole);
-            whole.push(b':');
-            let start = whole.len();
+            if !places.is_empty() {
+                line.push(b',');
+            }
+            Value::from(name.clone()).write(line);
+            line.push(b':');
+            let start = line.len();
             let old = printed.and_then(|(object, text)| {
                 let (index, (_, old)) =
                     object.as_object()?.iter().enumerate().find(|(_, (of, _))| *of == name)?;
-                old.is_shared_with(value).then(|| &text.whole[text.fields[index].clone()])
+                old.is_shared_with(value).then(|| &text.line[text.fields[index].clone()])
             });
             match old {
-                Some(text) => whole.extend_from_slice(text),
-                None => value.write(&mut whole),
+                Some(text) => line.extend_from_slice(text),
+                None => value.write(line),
             }
-            places.push(start..whole.len());
+            places.push(start..line.len());
         }
-        if places.is_empty() {
-            whole.push(b'{');
-        }
-        whole.push(b'}');
-        Printed { whole: whole.into(), fields: places }
+        line.push(b'}');
+        places
     }
 }
 
@@ -249,7 +312,7 @@ impl Store {
         self.version += 1;
         let mut last = before.value.clone();
         last["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let last = Stored::new(last);
+        let last = Stored::last(last);
         let event =
             Event { version: self.version, object: Arc::clone(&last), before: Some(before), removed: true };
         self.tell(place, event);

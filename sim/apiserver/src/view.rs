@@ -10,7 +10,7 @@ use tree::{Value, json};
 use crate::autoscaling;
 use crate::events;
 use crate::resource::Resource;
-use crate::store::Stored;
+use crate::store::{Change, Stored};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -96,22 +96,16 @@ impl View {
     }
 
     /// One line of a watch.
-    pub(crate) fn event(&self, kind: &str, object: &Stored) -> Bytes {
-        let object: Bytes = match self.form {
+    pub(crate) fn event(&self, change: Change, object: &Stored) -> Bytes {
+        match self.form {
+            Form::Object if self.version == self.resource.storage => object.line(change),
+            Form::Object | Form::Partial => change.line(&self.one(object)),
             Form::Table { include } => {
                 let first = !self.columns_told.swap(true, Ordering::Relaxed);
                 let version = object.value["metadata"]["resourceVersion"].clone();
-                self.table([&object.value], version, include, first).to_string().into()
+                change.line(&self.table([&object.value], version, include, first).to_vec())
             }
-            Form::Object | Form::Partial => self.one(object),
-        };
-        let mut line = Vec::with_capacity(object.len() + 40);
-        line.extend_from_slice(b"{\"type\":\"");
-        line.extend_from_slice(kind.as_bytes());
-        line.extend_from_slice(b"\",\"object\":");
-        line.extend_from_slice(&object);
-        line.extend_from_slice(b"}\n");
-        line.into()
+        }
     }
 
     /// A bookmark: an object of the watched kind with nothing but a resourceVersion.

@@ -12,7 +12,7 @@ use tree::json;
 
 use crate::backlog::Backlog;
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::store::{Event, Stored};
+use crate::store::{Change, Event, Stored};
 use crate::view::View;
 
 /// How often a watch that asked for them gets a bookmark.
@@ -69,7 +69,7 @@ impl Watch {
         let mut ready = VecDeque::new();
         for object in std::mem::take(&mut self.initial) {
             if self.selection.matches(&object) {
-                ready.push_back(self.view.event("ADDED", &object));
+                ready.push_back(self.view.event(Change::Added, &object));
             }
         }
         if self.marks_initial_end {
@@ -93,29 +93,29 @@ impl Watch {
     }
 
     fn line(&self, event: &Event) -> Option<Bytes> {
-        let name = if self.selection.is_everything() {
+        let change = if self.selection.is_everything() {
             match (event.removed, &event.before) {
-                (true, _) => "DELETED",
-                (false, None) => "ADDED",
-                (false, Some(_)) => "MODIFIED",
+                (true, _) => Change::Deleted,
+                (false, None) => Change::Added,
+                (false, Some(_)) => Change::Modified,
             }
         } else {
             let before = event.before.as_ref().is_some_and(|before| self.selection.matches(before));
             let after = !event.removed && self.selection.matches(&event.object);
             match (before, after) {
                 (false, false) => return None,
-                (false, true) => "ADDED",
-                (true, true) => "MODIFIED",
-                (true, false) if event.removed => "DELETED",
+                (false, true) => Change::Added,
+                (true, true) => Change::Modified,
+                (true, false) if event.removed => Change::Deleted,
                 // It left the selection: the watcher is told its last matching state, with the change's version.
                 (true, false) => {
                     let mut last = event.before.as_ref()?.value.clone();
                     last["metadata"]["resourceVersion"] = json!(event.version.to_string());
-                    return Some(self.view.event("DELETED", &Stored::new(last)));
+                    return Some(self.view.event(Change::Deleted, &Stored::last(last)));
                 }
             }
         };
-        Some(self.view.event(name, &event.object))
+        Some(self.view.event(change, &event.object))
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::{Api, Client};
-use program::{Change, Informer, Selection, Tasks};
+use kube::Client;
+use program::{Api, Change, Informer, Selection, Tasks};
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

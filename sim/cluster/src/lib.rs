@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use clock::{Clock, Seed};
 use k8s_openapi::api::core::v1::Node as NodeObject;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use program::{Apis, ExecOutput, Identity, LogStore, Network, Tasks};
+use kube::Client;
+use kube::api::Patch;
+use program::{Api, Apis, ExecOutput, Identity, LogStore, Network, Tasks};
 use serde_json::json;
 
 pub use controllers::{
@@ -190,7 +190,7 @@ async fn register(
         let metadata = json!({"name": node.name, "labels": node.labels()});
         let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata});
         let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-        match api.create(&PostParams::default(), &object).await {
+        match api.create(&object).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             result => drop(result?),
         }
@@ -205,7 +205,7 @@ async fn register(
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
                 "message": "kubelet is posting ready status", "lastHeartbeatTime": now, "lastTransitionTime": now}],
         }});
-        api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        api.patch_status(&node.name, &Patch::Merge(status)).await?;
         let Node { name, cpu_millis, memory_bytes } = node.clone();
         addresses.insert(name, kubelet::Host { ip, cpu_millis, memory_bytes });
     }

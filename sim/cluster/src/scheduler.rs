@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{Container, Node as NodeObject, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
-use program::{Change, Informer, Selection, Tasks, WorkQueue};
+use kube::Client;
+use kube::api::Patch;
+use program::{Api, Change, Informer, Selection, Tasks, WorkQueue};
 use serde_json::{Value, json};
 
 use crate::Node;
@@ -335,5 +335,5 @@ async fn mark_unschedulable(client: &Client, now: clock::Timestamp, key: &Key, p
     let patch = json!({"status": {"conditions": [condition]}});
     let api: Api<Pod> = Api::namespaced(client.clone(), &key.0);
     // The pod may be gone by now; then there is nothing to mark.
-    let _ = api.patch_status(&key.1, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let _ = api.patch_status(&key.1, &Patch::Merge(patch)).await;
 }

@@ -1,12 +1,13 @@
 //! The target's autoscaler and the primary's: HorizontalPodAutoscalers, and KEDA's ScaledObjects in the newer dialect.
 
+use std::sync::Arc;
+
 use canary::Dialect;
 use crd::{KedaVersion, ScaledObject};
-use kube::Api;
-use kube::api::PostParams;
 use kube::core::DynamicObject;
+use program::Api;
 
-use crate::kubernetes::{ATTEMPTS, Objects, is_conflict, is_not_found, text};
+use crate::kubernetes::{ATTEMPTS, is_conflict, is_not_found, text};
 use crate::log::{Site, site};
 use crate::scaled_object;
 use crate::scaler;
@@ -39,7 +40,7 @@ impl Tick {
     /// The least number of replicas that the target's autoscaler asks for, if it can be read.
     pub async fn least_replicas(&self) -> Option<i32> {
         match self.autoscaler()? {
-            Scaler::Hpa(name) => scaler::least(&self.scalers().get(name).await.ok()?),
+            Scaler::Hpa(name) => scaler::least(&*self.scalers().get(name).await.ok()?),
             Scaler::ScaledObject(name) => self.scaled_objects().get(name).await.ok()?.spec.min_replica_count,
         }
     }
@@ -80,7 +81,8 @@ impl Tick {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut object = api.get(name).await.map_err(|error| self.scaled_object_error(name, &error))?;
+            let found = api.get(name).await.map_err(|error| self.scaled_object_error(name, &error))?;
+            let mut object = Arc::unwrap_or_clone(found);
             let marks = object.metadata.annotations.get_or_insert_default();
             match paused {
                 Some(replicas) => marks.insert(ScaledObject::PAUSED_REPLICAS.to_owned(), replicas.to_owned()),
@@ -93,8 +95,8 @@ impl Tick {
         }
     }
 
-    fn scaled_objects(&self) -> Objects<ScaledObject> {
-        Objects::new(self.shell.client.clone(), self.canary.namespace(), &KedaVersion)
+    fn scaled_objects(&self) -> Api<ScaledObject> {
+        Api::namespaced_with(self.shell.client.clone(), self.canary.namespace(), &KedaVersion)
     }
 
     fn scaled_object_error(&self, name: &str, error: &kube::Error) -> String {
@@ -107,7 +109,7 @@ impl Tick {
         let primary = format!("{name}-primary");
         let wanted = scaled_object::primary(&self.canary, &target);
         for attempt in 1..=ATTEMPTS {
-            let mut existing = match api.get(&primary).await {
+            let existing = match api.get(&primary).await {
                 Ok(existing) => existing,
                 Err(error) if is_not_found(&error) => {
                     api.create(&wanted).await.map_err(|error| {
@@ -125,8 +127,9 @@ impl Tick {
             if only_create || existing.spec == wanted.spec {
                 return Ok(());
             }
-            existing.spec = wanted.spec.clone();
-            match api.replace(&primary, &existing).await {
+            let mut corrected = Arc::unwrap_or_clone(existing);
+            corrected.spec = wanted.spec.clone();
+            match api.replace(&primary, &corrected).await {
                 Ok(_) => return Ok(()),
                 Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {}
                 Err(error) => {
@@ -168,7 +171,7 @@ impl Tick {
                 Ok(existing) => existing,
                 Err(error) if is_not_found(&error) => {
                     let created = scaler::create(&self.canary, &target, dialect);
-                    let result = api.create(&PostParams::default(), &created).await;
+                    let result = api.create(&created).await;
                     result.map_err(|error| wrap("creating", &error))?;
                     self.info(SCALER_CREATED, &format!("{} created", full(&primary)));
                     return Ok(());
@@ -180,7 +183,7 @@ impl Tick {
             }
             let corrected = scaler::correct(&self.canary, &target, &existing, dialect);
             let Some(corrected) = corrected else { return Ok(()) };
-            match api.replace(&primary, &PostParams::default(), &corrected).await {
+            match api.replace(&primary, &corrected).await {
                 Ok(_) => {
                     self.info(SCALER_UPDATED, &format!("{} updated", full(&primary)));
                     return Ok(());

@@ -2,8 +2,7 @@
 
 use canary::Dialect;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret};
-use kube::Api;
-use kube::api::PostParams;
+use program::Api;
 
 use crate::configs::{self, Kind, Refs};
 use crate::kubernetes::{is_not_found, text};
@@ -85,9 +84,9 @@ impl Tick {
     async fn try_copy_configs(&self, refs: &Refs) -> Result<(), String> {
         for (kind, name) in refs.keys() {
             let copy = format!("{name}-primary");
-            let metadata = |labels: Option<Labels>| {
+            let metadata = |labels: &Option<Labels>| {
                 let labels = match self.shell.dialect {
-                    Dialect::Rc1 => labels.unwrap_or_default(),
+                    Dialect::Rc1 => labels.clone().unwrap_or_default(),
                     Dialect::Latest => {
                         owner::included(labels.as_ref(), &self.shell.options.include_label_prefix)
                     }
@@ -97,16 +96,20 @@ impl Tick {
             match kind {
                 Kind::ConfigMap => {
                     let from = self.config_maps().get(name).await.map_err(|error| text(&error))?;
-                    let metadata = metadata(from.metadata.labels);
-                    let object = ConfigMap { metadata, data: from.data, ..Default::default() };
+                    let metadata = metadata(&from.metadata.labels);
+                    let object = ConfigMap { metadata, data: from.data.clone(), ..Default::default() };
                     put(&self.config_maps(), &copy, &object).await?;
                     self.info(CONFIG_MAP_SYNCED, &format!("ConfigMap {copy} synced"));
                 }
                 Kind::Secret => {
                     let from = self.secrets().get(name).await.map_err(|error| text(&error))?;
-                    let metadata = metadata(from.metadata.labels);
-                    let object =
-                        Secret { metadata, data: from.data, type_: from.type_, ..Default::default() };
+                    let metadata = metadata(&from.metadata.labels);
+                    let object = Secret {
+                        metadata,
+                        data: from.data.clone(),
+                        type_: from.type_.clone(),
+                        ..Default::default()
+                    };
                     put(&self.secrets(), &copy, &object).await?;
                     self.info(SECRET_SYNCED, &format!("Secret {copy} synced"));
                 }
@@ -119,10 +122,10 @@ impl Tick {
 /// Replaces an object, or makes it.
 async fn put<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), String>
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    K: serde::Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
-    let result = match api.replace(name, &PostParams::default(), object).await {
-        Err(error) if is_not_found(&error) => api.create(&PostParams::default(), object).await,
+    let result = match api.replace(name, object).await {
+        Err(error) if is_not_found(&error) => api.create(object).await,
         result => result,
     };
     result.map(drop).map_err(|error| text(&error))

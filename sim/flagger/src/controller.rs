@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use canary::Dialect;
 use crd::Canary;
-use kube::Api;
-use kube::api::PostParams;
-use program::{Change, Informer, WorkQueue};
+use program::{Api, Change, Informer, WorkQueue};
 use tokio::sync::Notify;
 
 use crate::finalizer;
@@ -178,7 +176,7 @@ async fn sync(
         let now = crate::events::seconds(shell.context.clock.now());
         canary::initializing(started.status.get_or_insert_default(), &canary.spec, now);
         let api: Api<Canary> = shell.canaries(namespace);
-        if let Err(error) = api.replace_status(name, &PostParams::default(), &started).await {
+        if let Err(error) = api.replace_status(name, &started).await {
             let error = match shell.dialect {
                 Dialect::Rc1 => format!("{namespace}/{name} status condition update error: {}", text(&error)),
                 Dialect::Latest => {

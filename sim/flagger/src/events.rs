@@ -8,9 +8,9 @@ use clock::{Clock, Timestamp};
 use crd::Canary;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use program::Tasks;
+use kube::Client;
+use kube::api::Patch;
+use program::{Api, Tasks};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -98,16 +98,14 @@ async fn send(api: &Api<Event>, clock: &Clock, write: Write) {
     // client-go gives up after twelve tries, ten seconds apart.
     for _ in 0..12 {
         let result = match &write {
-            Write::Create(event) => api.create(&PostParams::default(), event).await,
+            Write::Create(event) => api.create(event).await,
             Write::Count(event) => {
                 let name = event.metadata.name.as_deref().unwrap_or_default();
                 let patch = json!({
                     "count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message,
                 });
-                match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                    Err(error) if kubernetes::is_not_found(&error) => {
-                        api.create(&PostParams::default(), event).await
-                    }
+                match api.patch(name, &Patch::Strategic(patch)).await {
+                    Err(error) if kubernetes::is_not_found(&error) => api.create(event).await,
                     result => result,
                 }
             }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crd::{Canary, Phase};
-use kube::api::PostParams;
 
 use crate::kubernetes::{ATTEMPTS, is_conflict, is_not_found, text};
 use crate::log::{Level, Site, site};
@@ -51,9 +50,9 @@ async fn change(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut canary = api.get(name).await.map_err(|error| text(&error))?;
+        let mut canary = Arc::unwrap_or_clone(api.get(name).await.map_err(|error| text(&error))?);
         change(canary.metadata.finalizers.get_or_insert_default());
-        match api.replace(name, &PostParams::default(), &canary).await {
+        match api.replace(name, &canary).await {
             Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {}
             result => return result.map(drop).map_err(|error| text(&error)),
         }

@@ -1,10 +1,13 @@
 //! The verbs of routing for the Gateway API.
 
+use std::sync::Arc;
+
 use canary::Routes;
 use crd::{GatewayApiVersion, GatewayRoute};
+use program::Api;
 
 use crate::gateway_api::Recipe;
-use crate::kubernetes::{Objects, is_not_found, text};
+use crate::kubernetes::{is_not_found, text};
 use crate::log::{Site, site};
 use crate::tick::Tick;
 
@@ -16,8 +19,8 @@ impl Tick {
         Recipe { canary: &self.canary, owned: self.shell.mesh_is_own, version }
     }
 
-    fn gateway_routes(&self, version: GatewayApiVersion) -> Objects<GatewayRoute> {
-        Objects::new(self.shell.mesh.clone(), self.canary.namespace(), &version)
+    fn gateway_routes(&self, version: GatewayApiVersion) -> Api<GatewayRoute> {
+        Api::namespaced_with(self.shell.mesh.clone(), self.canary.namespace(), &version)
     }
 
     /// `HTTPRoute NAME.NAMESPACE` and what went wrong with it.
@@ -52,7 +55,8 @@ impl Tick {
     /// Reads the weights.
     pub async fn read_gateway_route(&self, version: GatewayApiVersion) -> Result<Routes, String> {
         let found = self.gateway_routes(version).get(self.canary.spec.apex_name()).await;
-        self.gateway_api(version).routes(&found.map_err(|error| self.gateway_error("get", &error, ""))?)
+        let found = found.map_err(|error| self.gateway_error("get", &error, ""))?;
+        self.gateway_api(version).routes(&found)
     }
 
     /// Writes the weights.
@@ -64,7 +68,7 @@ impl Tick {
         let apex = self.canary.spec.apex_name().to_owned();
         let api = self.gateway_routes(version);
         let found = api.get(&apex).await;
-        let mut object = found.map_err(|error| self.gateway_error("get", &error, ""))?;
+        let mut object = Arc::unwrap_or_clone(found.map_err(|error| self.gateway_error("get", &error, ""))?);
         let mut cookies = self.cookies();
         let drawn = || self.shell.cookie();
         self.gateway_api(version).set_routes(&mut object, routes, &mut cookies, drawn)?;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::DeleteParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use program::Api;
 use serde_json::{Map, json};
 
 use crate::kubernetes::text;
@@ -94,9 +94,9 @@ async fn analyse(shell: &Shell, question: &Question) -> Result<f64, String> {
         },
     });
     let object: DynamicObject = serde_json::from_value(object).map_err(|error| error.to_string())?;
-    let made = api.create(&PostParams::default(), &object).await;
+    let made = api.create(&object).await.and_then(|made| made.read());
     let made = made.map_err(|error| format!("could not create Keptn Analysis {name}: {}", text(&error)))?;
-    let made = made.metadata.name.unwrap_or_default();
+    let made = made.metadata.name.clone().unwrap_or_default();
     let verdict = await_verdict(shell, &api, &made, &name).await;
     if let Err(error) = api.delete(&made, &DeleteParams::default()).await {
         shell.context.log.print(&format!("Could not delete Keptn Analysis '{made}': {}", text(&error)));

@@ -1,14 +1,14 @@
 //! Leader election: of several controllers one works. The lock is an annotated ConfigMap in the older
 //! dialect, a Lease in the newer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use canary::Dialect;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::Api;
-use kube::api::PostParams;
+use program::Api;
 use serde::{Deserialize, Serialize};
 
 use crate::kubernetes::is_not_found;
@@ -88,8 +88,8 @@ struct Election<'a> {
 
 /// The lock's object, as it was read.
 enum Lock {
-    ConfigMap(Box<ConfigMap>),
-    Lease(Box<Lease>),
+    ConfigMap(Arc<ConfigMap>),
+    Lease(Arc<Lease>),
     Missing,
 }
 
@@ -166,7 +166,7 @@ impl Election<'_> {
                 Ok(object) => {
                     let mark = object.metadata.annotations.as_ref().and_then(|marks| marks.get(ANNOTATION));
                     let record = mark.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-                    Some((Lock::ConfigMap(Box::new(object)), record))
+                    Some((Lock::ConfigMap(object), record))
                 }
                 Err(error) => missing(error),
             },
@@ -182,7 +182,7 @@ impl Election<'_> {
                         renew_time: time(spec.renew_time),
                         leader_transitions: spec.lease_transitions.unwrap_or_default(),
                     };
-                    Some((Lock::Lease(Box::new(object)), record))
+                    Some((Lock::Lease(object), record))
                 }
                 Err(error) => missing(error),
             },
@@ -195,7 +195,6 @@ impl Election<'_> {
             namespace: Some(self.namespace.to_owned()),
             ..Default::default()
         };
-        let parameters = PostParams::default();
         let text = serde_json::to_string(record).expect("a record is always JSON");
         let time = |text: &str| text.parse().ok().map(MicroTime);
         let spec = LeaseSpec {
@@ -207,22 +206,24 @@ impl Election<'_> {
             ..Default::default()
         };
         match (lock, self.shell.dialect) {
-            (Lock::ConfigMap(mut object), _) => {
+            (Lock::ConfigMap(object), _) => {
+                let mut object = Arc::unwrap_or_clone(object);
                 object.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), text);
-                self.config_maps().replace(NAME, &parameters, &object).await.is_ok()
+                self.config_maps().replace(NAME, &object).await.is_ok()
             }
-            (Lock::Lease(mut object), _) => {
+            (Lock::Lease(object), _) => {
+                let mut object = Arc::unwrap_or_clone(object);
                 object.spec = Some(spec);
-                self.leases().replace(NAME, &parameters, &object).await.is_ok()
+                self.leases().replace(NAME, &object).await.is_ok()
             }
             (Lock::Missing, Dialect::Rc1) => {
                 let mut object = ConfigMap { metadata, ..Default::default() };
                 object.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), text);
-                self.config_maps().create(&parameters, &object).await.is_ok()
+                self.config_maps().create(&object).await.is_ok()
             }
             (Lock::Missing, Dialect::Latest) => {
                 let object = Lease { metadata, spec: Some(spec) };
-                self.leases().create(&parameters, &object).await.is_ok()
+                self.leases().create(&object).await.is_ok()
             }
         }
     }

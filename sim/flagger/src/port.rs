@@ -28,7 +28,7 @@ pub async fn run(shell: &Arc<Shell>, namespace: &str, name: &str) {
         return;
     };
     // The core judges the Canary as it was read; the port's own copy follows what is written.
-    let mut tick = Tick::new(shell, canary.clone());
+    let mut tick = Tick::new(shell, Arc::clone(&canary));
     let status = canary.status.clone().unwrap_or_default();
     let subject = Subject { name, namespace, spec: &canary.spec, status: &status };
     let provider = tick.provider.clone();

@@ -1,13 +1,14 @@
 //! Services in the Canary's cluster, routes in the mesh's.
 
+use std::sync::Arc;
+
 use canary::{Dialect, Routes};
 use crd::{DestinationRule, GatewayApiVersion, VirtualService};
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::PostParams;
+use program::Api;
 
 use crate::istio::{self, CONFIG_ANNOTATION, Cookies, KUBECTL_ANNOTATION};
-use crate::kubernetes::{Objects, is_not_found, text};
+use crate::kubernetes::{is_not_found, text};
 use crate::log::{Level, Site, site};
 use crate::owner;
 use crate::service::{self, Role};
@@ -88,7 +89,10 @@ impl Tick {
 
     /// Keeps the cookies for the next write of the status.
     pub(crate) fn keep_cookies(&mut self, cookies: Cookies) {
-        let status = self.canary.status.get_or_insert_default();
+        if cookies == self.cookies() {
+            return;
+        }
+        let status = Arc::make_mut(&mut self.canary).status.get_or_insert_default();
         status.session_affinity_cookie = cookies.canary;
         status.primary_session_affinity_cookie = cookies.primary;
         status.previous_session_affinity_cookie = cookies.previous;
@@ -116,7 +120,7 @@ impl Tick {
         let existing = match api.get(&name).await {
             Ok(existing) => existing,
             Err(error) if is_not_found(&error) => {
-                let created = api.create(&PostParams::default(), &recipe.create(role)).await;
+                let created = api.create(&recipe.create(role)).await;
                 created.map_err(|error| match dialect {
                     Dialect::Rc1 => text(&error),
                     Dialect::Latest => format!("service {name}.{namespace} create error: {}", text(&error)),
@@ -132,7 +136,7 @@ impl Tick {
             }
         };
         if let Some(corrected) = recipe.correct(role, &existing) {
-            let result = api.replace(&name, &PostParams::default(), &corrected).await;
+            let result = api.replace(&name, &corrected).await;
             result.map_err(|error| match dialect {
                 Dialect::Rc1 => format!("service {name} update error {}", text(&error)),
                 Dialect::Latest => format!("service {name} update error: {}", text(&error)),
@@ -168,9 +172,9 @@ impl Tick {
         istio::Recipe { canary: &self.canary, owned, dialect: self.shell.dialect }
     }
 
-    fn virtual_services(&self) -> Objects<VirtualService> {
+    fn virtual_services(&self) -> Api<VirtualService> {
         let version = istio::version(self.shell.dialect);
-        Objects::new(self.shell.mesh.clone(), self.canary.namespace(), &version)
+        Api::namespaced_with(self.shell.mesh.clone(), self.canary.namespace(), &version)
     }
 
     /// An error as the dialect words it; the newer one puts a colon before the cause.
@@ -182,10 +186,10 @@ impl Tick {
     async fn ensure_rule(&self, role: Role) -> Result<(), String> {
         let (name, namespace) = (role.service(&self.canary), self.canary.namespace());
         let version = istio::version(self.shell.dialect);
-        let api: Objects<DestinationRule> = Objects::new(self.shell.mesh.clone(), namespace, &version);
+        let api: Api<DestinationRule> = Api::namespaced_with(self.shell.mesh.clone(), namespace, &version);
         let wanted = self.istio().destination_rule(role);
         let failed = |what: &str, error: &kube::Error| self.mesh_error("DestinationRule", &name, what, error);
-        let mut existing = match api.get(&name).await {
+        let existing = match api.get(&name).await {
             Ok(existing) => existing,
             Err(error) if is_not_found(&error) => {
                 let created = api.create(&wanted).await;
@@ -196,8 +200,9 @@ impl Tick {
             Err(error) => return Err(failed(self.query_error(), &error)),
         };
         if existing.spec != wanted.spec {
-            existing.spec = wanted.spec;
-            let result = api.replace(&name, &existing).await;
+            let mut corrected = Arc::unwrap_or_clone(existing);
+            corrected.spec = wanted.spec;
+            let result = api.replace(&name, &corrected).await;
             result.map_err(|error| failed("update error", &error))?;
             self.info(RULE_UPDATED, &format!("DestinationRule {name}.{namespace} updated"));
         }
@@ -238,7 +243,7 @@ impl Tick {
         format!("VirtualService {apex}.{namespace} {} {}", self.query_error(), text(error))
     }
 
-    async fn virtual_service(&self) -> Result<VirtualService, String> {
+    async fn virtual_service(&self) -> Result<Arc<VirtualService>, String> {
         let apex = self.canary.spec.apex_name();
         self.virtual_services().get(apex).await.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 if is_not_found(&error) => {
@@ -275,7 +280,7 @@ impl Tick {
             Mesh::GatewayApi(version) => return self.write_gateway_route(version, routes).await,
             Mesh::Istio => {}
         }
-        let mut object = self.virtual_service().await?;
+        let mut object = Arc::unwrap_or_clone(self.virtual_service().await?);
         let mut cookies = self.cookies();
         self.istio().set_routes(&mut object, routes, &mut cookies, || self.shell.cookie());
         let apex = self.canary.spec.apex_name();
@@ -297,12 +302,12 @@ impl Tick {
         let selector = self.selector.as_ref().ok_or("the target has not been read yet")?;
         let api: Api<Service> = Api::namespaced(self.shell.client.clone(), namespace);
         let found = api.get(&name).await;
-        let mut service =
+        let found =
             found.map_err(|error| format!("service {name}.{namespace} get query error: {}", text(&error)))?;
-        if owner::owned(&service.metadata, self.canary.name()).is_some() {
+        if owner::owned(&found.metadata, self.canary.name()).is_some() {
             return Ok(());
         }
-        let applied = service.metadata.annotations.as_ref().and_then(|marks| marks.get(KUBECTL_ANNOTATION));
+        let applied = found.metadata.annotations.as_ref().and_then(|marks| marks.get(KUBECTL_ANNOTATION));
         let pods = match applied {
             Some(applied) => {
                 let stored = serde_json::from_str::<Service>(applied).map_err(|_| {
@@ -312,8 +317,9 @@ impl Tick {
             }
             None => Some([(selector.label.clone(), selector.value.clone())].into()),
         };
+        let mut service = Arc::unwrap_or_clone(found);
         service.spec.get_or_insert_default().selector = pods;
-        let result = api.replace(&name, &PostParams::default(), &service).await;
+        let result = api.replace(&name, &service).await;
         result.map(drop).map_err(|error| format!("service {name} update error: {}", text(&error)))
     }
 
@@ -323,7 +329,7 @@ impl Tick {
             return Ok(());
         }
         let (apex, namespace) = (self.canary.spec.apex_name(), self.canary.namespace());
-        let mut object = self.virtual_service().await?;
+        let mut object = Arc::unwrap_or_clone(self.virtual_service().await?);
         let marks = object.metadata.annotations.clone().unwrap_or_default();
         let unreadable =
             |mark: &str| format!("VirtualService {apex}.{namespace} failed to unMarshal annotation {mark}");

@@ -1,10 +1,11 @@
 //! Services as targets: somebody else's pods, told apart by the Services that point at them.
 
+use std::sync::Arc;
+
 use canary::Dialect;
 use crd::Canary;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::PostParams;
+use program::Api;
 
 use crate::istio::KUBECTL_ANNOTATION;
 use crate::kubernetes::{ATTEMPTS, is_conflict, is_not_found, text};
@@ -49,7 +50,7 @@ impl Tick {
         Api::namespaced(self.shell.client.clone(), self.canary.namespace())
     }
 
-    async fn service_named(&self, name: &str) -> Result<Service, String> {
+    async fn service_named(&self, name: &str) -> Result<Arc<Service>, String> {
         let namespace = self.canary.namespace();
         self.services().get(name).await.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 if is_not_found(&error) => format!("service {name}.{namespace} not found"),
@@ -59,7 +60,7 @@ impl Tick {
     }
 
     /// The Service that is the target.
-    pub async fn target_service(&self) -> Result<Service, String> {
+    pub async fn target_service(&self) -> Result<Arc<Service>, String> {
         self.service_named(&self.workload_name(Which::Target)).await
     }
 
@@ -96,7 +97,7 @@ impl Tick {
                 wanted.metadata.resource_version = None;
                 wanted.metadata.uid = None;
                 wanted.metadata.creation_timestamp = None;
-                let created = api.create(&PostParams::default(), &wanted).await;
+                let created = api.create(&wanted).await;
                 created.map_err(|error| match dialect {
                     Dialect::Rc1 => text(&error),
                     Dialect::Latest => {
@@ -121,10 +122,10 @@ impl Tick {
         if has_cluster_ip(&wanted) {
             take_cluster_ip(&mut wanted, Some(&current));
         }
-        wanted.metadata.uid = current.metadata.uid;
-        wanted.metadata.resource_version = current.metadata.resource_version;
-        wanted.metadata.creation_timestamp = current.metadata.creation_timestamp;
-        let updated = api.replace(name, &PostParams::default(), &wanted).await;
+        wanted.metadata.uid = current.metadata.uid.clone();
+        wanted.metadata.resource_version = current.metadata.resource_version.clone();
+        wanted.metadata.creation_timestamp = current.metadata.creation_timestamp.clone();
+        let updated = api.replace(name, &wanted).await;
         updated.map_err(|error| match dialect {
             Dialect::Rc1 => text(&error),
             Dialect::Latest => format!("updating service {name}.{namespace} failed: {}", text(&error)),
@@ -141,7 +142,7 @@ impl Tick {
         for attempt in 1..=attempts {
             let target = self.target_service().await?;
             let primary = self.service_named(&name).await?;
-            let mut promoted = target.clone();
+            let mut promoted = Service::clone(&target);
             promoted.metadata.name = Some(name.clone());
             promoted.metadata.resource_version = primary.metadata.resource_version.clone();
             promoted.metadata.uid = primary.metadata.uid.clone();
@@ -155,7 +156,7 @@ impl Tick {
                 promoted.metadata.annotations =
                     Some(owner::included(target.metadata.annotations.as_ref(), kept));
             }
-            match self.services().replace(&name, &PostParams::default(), &promoted).await {
+            match self.services().replace(&name, &promoted).await {
                 Err(error) if attempt < attempts && is_conflict(&error) => {}
                 result => {
                     return result.map(drop).map_err(|error| {

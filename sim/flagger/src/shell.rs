@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use canary::Dialect;
 use clock::Rng;
 use crd::{AlertProvider, Canary, MetricTemplate};
-use kube::{Api, Client};
-use program::{Context, Informer};
+use kube::Client;
+use program::{Api, Context, Informer};
 use rand::Rng as _;
 
 use crate::events::Events;

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use canary::{Dialect, QueryError};
 use crd::{AlertProvider, Canary, MetricTemplate};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::ListParams;
-use kube::{Api, Client, Resource};
-use program::{Context, ExitCode, Informer, Selection, connect_kubeconfig};
+use kube::{Client, Resource};
+use program::{Api, Context, ExitCode, Informer, Selection, connect_kubeconfig};
 use serde::de::DeserializeOwned;
 
 use crate::controller::{self, Watch};
@@ -198,8 +197,8 @@ where
     K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
     K::DynamicType: Default,
 {
-    let listed = api::<K>(client, options).list_metadata(&ListParams::default().limit(1)).await;
-    listed.map(drop).map_err(|error| {
+    let served = api::<K>(client, options).is_served().await;
+    served.map_err(|error| {
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         Fatal(NO_DEFINITION, format!("{kind} CRD is not registered {}", text(&error)))
     })

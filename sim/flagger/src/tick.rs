@@ -8,10 +8,10 @@ use std::time::Duration;
 use canary::{Dialect, Names, NotReady, QueryError, Rollout, Server};
 use clock::Timestamp;
 use crd::{Canary, CanarySpec, CanaryStatus, CanaryWebhook, HookType, MetricTemplate, Phase};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
-use kube::api::PostParams;
+use program::Api;
 
 use crate::events::{self, Type};
 use crate::kubernetes::{ATTEMPTS, is_conflict, text};
@@ -39,7 +39,7 @@ pub struct Tick {
     /// What all ticks share.
     pub shell: Arc<Shell>,
     /// The Canary.
-    pub canary: Canary,
+    pub canary: Arc<Canary>,
     /// Its name in logs, `NAME.NAMESPACE`.
     pub key: String,
     /// Who routes its traffic.
@@ -67,7 +67,7 @@ pub enum EventKind {
 
 impl Tick {
     /// A tick that begins now.
-    pub fn new(shell: &Arc<Shell>, canary: Canary) -> Self {
+    pub fn new(shell: &Arc<Shell>, canary: Arc<Canary>) -> Self {
         let provider = match canary.spec.provider.as_str() {
             "" => shell.options.mesh_provider.clone(),
             provider => provider.to_owned(),
@@ -186,12 +186,12 @@ impl Tick {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut written = self.canary.clone();
+            let mut written = Canary::clone(&self.canary);
             let now = events::seconds(self.shell.context.clock.now());
             change(written.status.get_or_insert_default(), &self.canary.spec, now);
-            match api.replace_status(&name, &PostParams::default(), &written).await {
-                Ok(canary) => {
-                    self.take(canary);
+            match api.replace_status(&name, &written).await {
+                Ok(written) => {
+                    self.take(written.read().map_err(|error| text(&error))?);
                     self.is_fresh = true;
                     return Ok(());
                 }
@@ -218,9 +218,14 @@ impl Tick {
     }
 
     /// Follows the Canary's status. Its spec stays what it was at the tick's beginning.
-    fn take(&mut self, canary: Canary) {
-        self.canary.metadata = canary.metadata;
-        self.canary.status = canary.status;
+    fn take(&mut self, canary: Arc<Canary>) {
+        if canary.spec == self.canary.spec {
+            self.canary = canary;
+            return;
+        }
+        let own = Arc::make_mut(&mut self.canary);
+        own.metadata = canary.metadata.clone();
+        own.status.clone_from(&canary.status);
     }
 
     /// A MetricTemplate.
@@ -259,8 +264,9 @@ impl Tick {
             let found = api.get(&reference.name).await;
             let found = found
                 .map_err(|error| QueryError::Secret { name: reference.name.clone(), error: text(&error) })?;
-            let data = found.data.unwrap_or_default().into_iter();
-            secret.extend(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())));
+            let data = found.data.iter().flatten();
+            let text = |value: &ByteString| String::from_utf8_lossy(&value.0).into_owned();
+            secret.extend(data.map(|(key, value)| (key.clone(), text(value))));
         }
         Provider::new(provider, &secret, interval, dialect).map_err(QueryError::Provider)
     }

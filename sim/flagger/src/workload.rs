@@ -1,11 +1,13 @@
 //! The target and its primary: what the tick does to Deployments and DaemonSets, and which of them, or a Service, the
 //! Canary targets.
 
+use std::sync::Arc;
+
 use canary::{Dialect, Rollout, Scale};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use kube::api::PostParams;
-use kube::{Api, Resource};
+use kube::Resource;
+use program::Api;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -131,7 +133,7 @@ impl Tick {
     }
 
     /// A workload as it is now.
-    pub async fn workload<W: Workload>(&self, which: Which) -> Result<W, String> {
+    pub async fn workload<W: Workload>(&self, which: Which) -> Result<Arc<W>, String> {
         let name = self.workload_name(which);
         let found = self.workloads::<W>().get(&name).await;
         found.map_err(|error| self.lookup_error::<W>(&name, &error))
@@ -164,7 +166,7 @@ impl Tick {
             Dialect::Rc1 => text(&error),
             Dialect::Latest => self.lookup_error::<W>(&name, &error),
         })?;
-        self.selector = Some(self.selector_of(&target)?);
+        self.selector = Some(self.selector_of(&*target)?);
         if self.canary.spec.service.port_discovery {
             self.ports = pods::other_ports(&self.canary.spec, target.template());
         }
@@ -214,21 +216,21 @@ impl Tick {
 
     async fn try_ensure<W: Workload>(&mut self, name: &str) -> Result<(), String> {
         let (api, namespace) = (self.workloads::<W>(), self.canary.namespace().to_owned());
-        match api.get_metadata(name).await {
+        match api.find(name).await {
             Ok(_) => return Ok(()),
             Err(error) if is_not_found(&error) => {}
             // As upstream: an error that is not "not found" leaves the primary alone.
             Err(_) => return Ok(()),
         }
-        let target: W = self.workload(Which::Target).await?;
+        let target = self.workload::<W>(Which::Target).await?;
         if let Some(why) = target.refused() {
             return Err(why);
         }
-        let selector = self.selector_of(&target)?;
+        let selector = self.selector_of(&*target)?;
         let refs = self.refs(target.template()).await?;
         self.copy_configs(&refs).await?;
         let primary = W::create(&self.recipe(&target, &selector, &refs, &self.shell.uuid()));
-        let created = api.create(&PostParams::default(), &primary).await;
+        let created = api.create(&primary).await;
         created.map_err(|error| match self.shell.dialect {
             Dialect::Rc1 => text(&error),
             Dialect::Latest => format!("creating {} {name}.{namespace} failed: {}", W::NOUN, text(&error)),
@@ -275,13 +277,13 @@ impl Tick {
             format!("updating {noun} {name}.{} template spec failed: {error}", self.canary.namespace())
         };
         for attempt in 1..=attempts {
-            let target: W = self.workload(Which::Target).await?;
-            let selector = self.selector_of(&target)?;
-            let mut primary: W = self.workload(Which::Primary).await?;
+            let target = self.workload::<W>(Which::Target).await?;
+            let selector = self.selector_of(&*target)?;
+            let mut primary = Arc::unwrap_or_clone(self.workload::<W>(Which::Primary).await?);
             let refs = self.refs(target.template()).await?;
             self.copy_configs(&refs).await?;
             W::promote(&self.recipe(&target, &selector, &refs, &self.shell.uuid()), &mut primary);
-            match self.workloads::<W>().replace(&name, &PostParams::default(), &primary).await {
+            match self.workloads::<W>().replace(&name, &primary).await {
                 Err(error) if attempt < attempts && is_conflict(&error) => {}
                 result => return result.map(drop).map_err(|error| failed(text(&error))),
             }
@@ -293,12 +295,12 @@ impl Tick {
     pub async fn rollout_of(&self, which: Which) -> Result<Rollout, String> {
         let now = self.shell.context.clock.now();
         match self.target()? {
-            Target::Deployment => Ok(deployment::rollout(&self.workload(which).await?, now)),
+            Target::Deployment => Ok(deployment::rollout(&*self.workload(which).await?, now)),
             Target::DaemonSet => {
                 let status = self.canary.status.as_ref();
                 let since = status.and_then(|status| status.last_transition_time.as_ref());
                 let since = since.map(|since| now.duration_since(since.0).try_into().unwrap_or_default());
-                Ok(daemon_set::rollout(&self.workload(which).await?, since))
+                Ok(daemon_set::rollout(&*self.workload(which).await?, since))
             }
             Target::Service => Ok(Rollout { workload: canary::Workload::Service, ..Rollout::default() }),
         }
@@ -308,10 +310,12 @@ impl Tick {
     pub async fn target_revision(&self) -> Result<String, String> {
         Ok(match self.target()? {
             Target::Deployment => {
-                let target: Deployment = self.workload(Which::Target).await?;
-                pods::hash(&target.spec.map(|spec| spec.template))
+                let target = self.workload::<Deployment>(Which::Target).await?;
+                pods::hash(&target.spec.as_ref().map(|spec| &spec.template))
             }
-            Target::DaemonSet => pods::hash(&daemon_set::revision(self.workload(Which::Target).await?)),
+            Target::DaemonSet => {
+                pods::hash(&daemon_set::revision(Arc::unwrap_or_clone(self.workload(Which::Target).await?)))
+            }
             Target::Service => pods::hash(&self.target_service().await?.spec),
         })
     }
@@ -321,11 +325,11 @@ impl Tick {
         let tracked = self.shell.options.enable_config_tracking;
         match self.target()? {
             Target::Deployment if tracked => {
-                let target: Deployment = self.workload(Which::Target).await?;
+                let target = self.workload::<Deployment>(Which::Target).await?;
                 self.refs(target.template()).await.map(Some)
             }
             Target::DaemonSet if tracked => {
-                let target: DaemonSet = self.workload(Which::Target).await?;
+                let target = self.workload::<DaemonSet>(Which::Target).await?;
                 self.refs(target.template()).await.map(Some)
             }
             _ => Ok(None),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clock::Clock;
 use crd::{KedaVersion, ScaledObject};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use program::{Context, ExitCode, Informer, Request, Selection, WorkQueue};
+use kube::Client;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch};
+use program::{Api, Context, ExitCode, Informer, Request, Selection, WorkQueue};
 use serde_json::{Value, json};
 
 use crate::trigger::Trigger;
@@ -211,7 +211,7 @@ impl Operator {
         let told = |error: kube::Error| format!("HorizontalPodAutoscaler {name}: {error}");
         match api.get_opt(&name).await.map_err(told)? {
             None => {
-                api.create(&PostParams::default(), &wanted).await.map_err(told)?;
+                api.create(&wanted).await.map_err(told)?;
                 log(&self.context, "info", &format!("Creating a new HPA {}/{name}", object.namespace()));
             }
             Some(found) if found.spec != wanted.spec => {
@@ -219,7 +219,7 @@ impl Operator {
                 let (is, should) = (json!(found.spec), json!(wanted.spec));
                 if !contains(&is, &should) {
                     let patch = Patch::Merge(json!({"spec": should}));
-                    api.patch(&name, &PatchParams::default(), &patch).await.map_err(told)?;
+                    api.patch(&name, &patch).await.map_err(told)?;
                     log(
                         &self.context,
                         "info",
@@ -268,9 +268,7 @@ impl Operator {
         let (api, what) = self.target(object);
         let patch = Patch::Merge(json!({"spec": {"replicas": count}}));
         let name = &object.spec.scale_target_ref.name;
-        api.patch_scale(name, &PatchParams::default(), &patch)
-            .await
-            .map_err(|error| format!("{what}: {error}"))?;
+        api.patch_scale(name, &patch).await.map_err(|error| format!("{what}: {error}"))?;
         log(
             &self.context,
             "info",
@@ -335,7 +333,7 @@ impl Operator {
             Api::namespaced_with(self.client.clone(), object.namespace(), &resource);
         let patch = Patch::Merge(json!({"status": status}));
         // The next look tries again.
-        let _ = api.patch_status(object.name(), &PatchParams::default(), &patch).await;
+        let _ = api.patch_status(object.name(), &patch).await;
     }
 }
 

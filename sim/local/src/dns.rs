@@ -6,10 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use program::Tasks;
+use program::{Api, Tasks};
 use serde_json::Value;
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
@@ -191,7 +190,7 @@ async fn published(world: &World, name: &str) -> Vec<IpAddr> {
 /// The addresses of the load balancers, in any cluster, before the pods of a Gateway.
 async fn balancers_of(world: &World, cluster: &str, namespace: &str, name: &str) -> Vec<IpAddr> {
     let gateways = objects(world, cluster, "networking.istio.io", "v1beta1", "Gateway").await;
-    let is_meant = |found: &&DynamicObject| {
+    let is_meant = |found: &&Arc<DynamicObject>| {
         found.metadata.name.as_deref() == Some(name) && found.metadata.namespace.as_deref() == Some(namespace)
     };
     let Some(gateway) = gateways.iter().find(is_meant) else { return Vec::new() };
@@ -209,12 +208,18 @@ async fn balancers_of(world: &World, cluster: &str, namespace: &str, name: &str)
     found
 }
 
-async fn objects(world: &World, cluster: &str, group: &str, version: &str, kind: &str) -> Vec<DynamicObject> {
+async fn objects(
+    world: &World,
+    cluster: &str,
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Vec<Arc<DynamicObject>> {
     let Some(client) = world.client(cluster) else { return Vec::new() };
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api: Api<DynamicObject> = Api::all_with(client, &kind);
     // A cluster without the definition has no such objects.
-    api.list(&ListParams::default()).await.map_or_else(|_| Vec::new(), |list| list.items)
+    api.list(&ListParams::default()).await.unwrap_or_default()
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = &str> {

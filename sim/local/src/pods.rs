@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use live::{Executed, Pods};
 use testbed::World;
 use tokio::net::TcpStream;
@@ -46,7 +45,7 @@ impl Pods for WorldPods {
             let client = world.client(&cluster).ok_or_else(|| io::Error::other("the cluster is gone"))?;
             let api: Api<Pod> = Api::namespaced(client, &namespace);
             let found = api.get(&pod).await.map_err(io::Error::other)?;
-            let ip = found.status.and_then(|status| status.pod_ip);
+            let ip = found.status.as_ref().and_then(|status| status.pod_ip.clone());
             let ip: IpAddr = ip
                 .and_then(|ip| ip.parse().ok())
                 .ok_or_else(|| io::Error::other("the pod is not running"))?;
@@ -54,3 +53,4 @@ impl Pods for WorldPods {
         })
     }
 }
+use program::Api;

@@ -12,9 +12,9 @@ use crd::{
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::{Api, Client, Resource};
-use program::{Informer, Main, Selection, Tasks};
+use kube::api::{DynamicObject, Patch};
+use kube::{Client, Resource};
+use program::{Api, Informer, Main, Selection, Tasks};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -224,7 +224,7 @@ async fn report(client: &Client, clock: &Clock, routes: &[Arc<GatewayRoute>], ga
             Api::namespaced_with(client.clone(), route.namespace(), &GatewayRoute::api_resource());
         let patch = Patch::Merge(json!({"status": {"parents": status.parents}}));
         // A route that is gone needs no status; any other refusal is tried again with the next push.
-        let _ = api.patch_status(route.name(), &PatchParams::default(), &patch).await;
+        let _ = api.patch_status(route.name(), &patch).await;
     }
 }
 

@@ -8,12 +8,12 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
-use kube::{Api, Resource};
+use kube::Resource;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::Tasks;
 use crate::watch::{Object, Seen, Selection, list_and_watch};
+use crate::{Api, Tasks};
 
 /// A change that an informer saw.
 #[derive(Debug)]
@@ -83,11 +83,11 @@ where
         let (done, synced) = watch::channel(false);
         let informer = Informer { objects: Arc::default(), synced };
         let objects = Arc::clone(&informer.objects);
-        let read = |object: Object<'_>| {
+        let read = |object: Object| {
             let object = object.typed::<K>()?;
             Some((key(object.as_ref()), object))
         };
-        let take = move |seen: Seen<'_>| {
+        let take = move |seen: Seen| {
             match seen {
                 Seen::Listed(all) => {
                     replace(&objects, all.into_iter().filter_map(read).collect(), &on_change);
@@ -109,7 +109,7 @@ where
             }
             ControlFlow::Continue(())
         };
-        let path = api.resource_url().to_owned();
+        let path = api.path().to_owned();
         let client = api.into_client();
         tasks.spawn(async move { list_and_watch(clock, client, &path, selection, Box::new(take)).await });
         informer

@@ -11,12 +11,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::api::{ListParams, Patch};
+use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Informer, Selection, Tasks};
+use crate::{Api, Informer, Selection, Tasks};
 
 /// Names the instances; nothing calls it.
 pub fn instances(client: &Client, clock: Clock, tasks: &Tasks) -> Vec<BoxFuture<'static, ()>> {
@@ -48,14 +48,14 @@ where
     Box::pin(async move {
         let patch = Patch::Merge(serde_json::Value::Null);
         drop(one.get_opt("").await);
-        drop(one.delete("", &DeleteParams::default()).await);
-        drop(one.patch("", &PatchParams::default(), &patch).await);
-        drop(one.patch_status("", &PatchParams::default(), &patch).await);
+        drop(one.patch("", &patch).await);
+        drop(one.patch_status("", &patch).await);
         if let Ok(list) = one.list(&ListParams::default()).await
-            && let Some(object) = list.items.first()
+            && let Some(object) = list.first()
         {
-            drop(one.create(&PostParams::default(), object).await);
-            drop(one.replace("", &PostParams::default(), object).await);
+            drop(one.create(object).await);
+            drop(one.replace("", object).await);
+            drop(one.replace_status("", object).await);
         }
         drop(informer.list());
     })

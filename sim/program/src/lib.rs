@@ -8,11 +8,13 @@
 
 mod api;
 mod context;
+mod decoded;
 mod files;
 mod informer;
 mod instances;
 mod logs;
 mod network;
+mod objects;
 mod process;
 mod usage;
 mod watch;
@@ -28,6 +30,7 @@ pub use network::{
     DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,
     latency, respond, respond_json, settle,
 };
+pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use usage::CpuMeter;
 pub use watch::{Object, Seen, Selection, list_and_watch};

@@ -3,16 +3,14 @@
 //!
 //! kube's own watcher pauses for a random time after errors; this one pauses for a fixed second.
 //!
-//! A change reaches every cache of its kind at about the same time, as the same text. So the last few objects are kept
-//! with the text that they were read from: the first cache reads it, the others share its object.
+//! A change reaches every cache of its kind as the same text: the first cache reads it, the others share its object.
 
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use clock::Clock;
 use http_body_util::BodyExt as _;
 use kube::Client;
@@ -23,14 +21,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::decoded::decoded;
+use crate::objects::answer;
+
 /// The pause before the list or the watch is tried again after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
-
-/// How many objects are kept with their text.
-const KEPT: usize = 64;
 
 /// Which objects of a kind are watched; all of them by default.
 #[derive(Clone, Debug, Default)]
@@ -53,55 +51,34 @@ impl Selection {
 
 /// What a watch sees.
 #[derive(Debug)]
-pub enum Seen<'a> {
+pub enum Seen {
     /// All objects, at first and whenever the watch has lost its place.
-    Listed(Vec<Object<'a>>),
+    Listed(Vec<Object>),
     /// An object is new or has changed.
-    Applied(Object<'a>),
+    Applied(Object),
     /// An object is gone; its last state.
-    Deleted(Object<'a>),
+    Deleted(Object),
     /// The API server refused or broke off. It is tried again after a second.
     Failed(String),
 }
 
 /// An object as it came.
-#[derive(Clone, Copy, Debug)]
-pub struct Object<'a>(&'a str);
+#[derive(Clone, Debug)]
+pub struct Object(Bytes);
 
-/// An object's kind, the text that it was read from, and the object.
-type Kept = (TypeId, Box<str>, Arc<dyn Any + Send + Sync>);
-
-thread_local! {
-    /// The objects read last, the newest in front.
-    static READ: RefCell<VecDeque<Kept>> = const { RefCell::new(VecDeque::new()) };
-}
-
-impl Object<'_> {
+impl Object {
     /// The object as its kind; nothing if it is none, which an API server that checks its objects does not send.
-    pub fn typed<K: DeserializeOwned + Any + Send + Sync>(self) -> Option<Arc<K>> {
-        let kind = TypeId::of::<K>();
-        let known = READ.with_borrow(|read| {
-            let same = |(of, text, _): &&Kept| *of == kind && **text == *self.0;
-            read.iter().find(same).map(|(_, _, object)| Arc::clone(object))
-        });
-        if let Some(object) = known.and_then(|object| object.downcast().ok()) {
-            return Some(object);
-        }
-        let object: Arc<K> = Arc::new(serde_json::from_str(self.0).ok()?);
-        READ.with_borrow_mut(|read| {
-            read.truncate(KEPT - 1);
-            read.push_front((kind, self.0.into(), object.clone()));
-        });
-        Some(object)
+    pub fn typed<K: DeserializeOwned + Any + Send + Sync>(&self) -> Option<Arc<K>> {
+        decoded(&self.0).ok()
     }
 
     /// The object as JSON.
-    pub fn json(self) -> Value {
-        serde_json::from_str(self.0).unwrap_or_default()
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.0).unwrap_or_default()
     }
 
-    fn version(self) -> Option<String> {
-        Some(serde_json::from_str::<Head>(self.0).ok()?.metadata.resource_version)
+    fn version(&self) -> Option<String> {
+        Some(serde_json::from_slice::<Head>(&self.0).ok()?.metadata.resource_version)
     }
 }
 
@@ -149,7 +126,7 @@ pub async fn list_and_watch(
     client: Client,
     path: &str,
     selection: Selection,
-    mut take: Box<dyn FnMut(Seen<'_>) -> ControlFlow<()> + Send + '_>,
+    mut take: Box<dyn FnMut(Seen) -> ControlFlow<()> + Send + '_>,
 ) {
     let watch = Watch { client, request: kube::core::Request::new(path), selection };
     let mut version = None;
@@ -180,7 +157,7 @@ struct Watch {
     selection: Selection,
 }
 
-type Take<'a> = dyn FnMut(Seen<'_>) -> ControlFlow<()> + Send + 'a;
+type Take<'a> = dyn FnMut(Seen) -> ControlFlow<()> + Send + 'a;
 
 impl Watch {
     /// Gives the list's version.
@@ -193,9 +170,8 @@ impl Watch {
             ..ListParams::default()
         };
         let version = loop {
-            let request = self.request.list(&params).map_err(failed)?;
-            let text = self.client.request_text(request).await.map_err(failed)?;
-            let Head { metadata } = serde_json::from_str(&text).map_err(failed)?;
+            let text = answer(&self.client, self.request.list(&params)).await.map_err(failed)?;
+            let Head { metadata } = serde_json::from_slice(&text).map_err(failed)?;
             pages.push(text);
             if metadata.more.is_empty() {
                 break metadata.resource_version;
@@ -204,8 +180,8 @@ impl Watch {
         };
         let mut objects = Vec::new();
         for page in &pages {
-            let page: Page<'_> = serde_json::from_str(page).map_err(failed)?;
-            objects.extend(page.items.into_iter().map(|item| Object(item.get())));
+            let Page { items } = serde_json::from_slice(page).map_err(failed)?;
+            objects.extend(items.into_iter().map(|item| Object(page.slice_ref(item.get().as_bytes()))));
         }
         match take(Seen::Listed(objects)) {
             ControlFlow::Continue(()) => Ok(version),
@@ -229,40 +205,64 @@ impl Watch {
             return Err(status(&String::from_utf8_lossy(&text)));
         }
         // The last object, whose version is where the next watch begins.
-        let mut last = String::new();
+        let mut last = None;
         let ended = self.read(&mut body, &mut last, take).await;
-        if let Some(newer) = Object(&last).version() {
+        if let Some(newer) = last.as_ref().and_then(Object::version) {
             *version = newer;
         }
         ended
     }
 
-    async fn read(&self, body: &mut Body, last: &mut String, take: &mut Take<'_>) -> Result<(), Ended> {
-        let mut buffer: Vec<u8> = Vec::new();
+    async fn read(
+        &self,
+        body: &mut Body,
+        last: &mut Option<Object>,
+        take: &mut Take<'_>,
+    ) -> Result<(), Ended> {
+        // The beginning of a line whose end has not come.
+        let mut begun: Vec<u8> = Vec::new();
         while let Some(frame) = body.frame().await {
             // A server that breaks off is asked again from where it was.
             let Ok(frame) = frame else { return Ok(()) };
-            let Ok(data) = frame.into_data() else { continue };
-            buffer.extend_from_slice(&data);
-            let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n') else { continue };
-            let lines = std::str::from_utf8(&buffer[..end]).map_err(failed)?;
-            for line in lines.lines() {
-                take_line(line, last, take)?;
+            let Ok(mut data) = frame.into_data() else { continue };
+            while let Some(end) = memchr::memchr(b'\n', &data) {
+                let mut line = data.split_to(end);
+                data.advance(1);
+                if !begun.is_empty() {
+                    begun.extend_from_slice(&line);
+                    line = std::mem::take(&mut begun).into();
+                }
+                take_line(&line, last, take)?;
             }
-            buffer.drain(..=end);
+            begun.extend_from_slice(&data);
         }
         Ok(())
     }
 }
 
-fn take_line(line: &str, last: &mut String, take: &mut Take<'_>) -> Result<(), Ended> {
-    let Line { kind, object } = serde_json::from_str(line).map_err(failed)?;
-    let object = Object(object.get());
+/// How lines begin with an API server's own spacing and order of fields.
+const PLAIN: [(&[u8], &str); 3] = [
+    (br#"{"type":"MODIFIED","object":"#, "MODIFIED"),
+    (br#"{"type":"ADDED","object":"#, "ADDED"),
+    (br#"{"type":"DELETED","object":"#, "DELETED"),
+];
+
+fn take_line(line: &Bytes, last: &mut Option<Object>, take: &mut Take<'_>) -> Result<(), Ended> {
+    let plain = PLAIN.iter().find_map(|(start, kind)| {
+        let object = line.strip_prefix(*start)?.strip_suffix(b"}")?;
+        Some((*kind, line.slice_ref(object)))
+    });
+    let (kind, object) = match plain {
+        Some(plain) => plain,
+        None => {
+            let Line { kind, object } = serde_json::from_slice(line).map_err(failed)?;
+            (kind, line.slice_ref(object.get().as_bytes()))
+        }
+    };
     if kind == "ERROR" {
-        return Err(status(object.0));
+        return Err(status(&String::from_utf8_lossy(&object)));
     }
-    last.clear();
-    last.push_str(object.0);
+    let object = last.insert(Object(object)).clone();
     let seen = match kind {
         "ADDED" | "MODIFIED" => Seen::Applied(object),
         "DELETED" => Seen::Deleted(object),

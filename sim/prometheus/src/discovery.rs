@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
-use kube::Api;
-use program::{Context, Informer, Selection};
+use program::{Api, Context, Informer, Selection};
 use tokio::sync::Notify;
 
 use crate::config::{Config, Kubernetes, Role};

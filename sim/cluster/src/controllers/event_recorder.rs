@@ -7,9 +7,9 @@ use std::time::Duration;
 use clock::Clock;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
-use program::Tasks;
+use kube::api::Patch;
+use kube::{Client, Resource};
+use program::{Api, Tasks};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -122,8 +122,7 @@ async fn write_all(client: Client, clock: Clock, mut occurrences: mpsc::Receiver
         let key = Identity { resource_version: None, ..identity.clone() };
         if let Some((name, count)) = written.get_mut(&key) {
             let patch = Patch::Merge(json!({"count": *count + 1, "lastTimestamp": &at}));
-            let params = PatchParams::default();
-            if attempt(&clock, || events.patch(name, &params, &patch)).await {
+            if attempt(&clock, || events.patch(name, &patch)).await {
                 *count += 1;
                 continue;
             }
@@ -133,8 +132,7 @@ async fn write_all(client: Client, clock: Clock, mut occurrences: mpsc::Receiver
         counter += 1;
         let event = event(identity, at, &namespace, counter);
         let name = event.metadata.name.clone().unwrap_or_default();
-        let params = PostParams::default();
-        if attempt(&clock, || events.create(&params, &event)).await {
+        if attempt(&clock, || events.create(&event)).await {
             if written.len() >= REMEMBERED_MAX {
                 written.clear();
             }

@@ -35,8 +35,8 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Resource};
-use program::{Informer, Selection, Tasks, WorkQueue};
+use kube::{Client, Resource};
+use program::{Api, Informer, Selection, Tasks, WorkQueue};
 
 use expectations::Expectations;
 use index::Index;

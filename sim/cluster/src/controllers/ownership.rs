@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource};
-use program::{Change, Informer};
-use serde::Serialize;
+use kube::Resource;
+use kube::api::Patch;
+use program::{Api, Change, Informer};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -113,7 +112,7 @@ pub(super) async fn carry_out<K, O>(
 ) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = ()> + Sync,
-    O: Resource + Clone + DeserializeOwned + Serialize + std::fmt::Debug + Sync,
+    O: Resource + DeserializeOwned + Send + Sync + 'static,
 {
     let mut owners = object.meta().owner_references.clone().unwrap_or_default();
     match claim {
@@ -128,7 +127,7 @@ where
         "ownerReferences": owners,
     }});
     let name = object.meta().name.as_deref().unwrap_or_default();
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api.patch(name, &Patch::Merge(&patch)).await {
         Ok(_) => Ok(claim == Claim::Adopt),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(error) => Err(error),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use clock::{Clock, Rng};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Client, Resource, ResourceExt as _};
-use program::Informer;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Client, Resource, ResourceExt as _};
+use program::{Api, Informer};
 
 use super::event_recorder::{EventRecorder, reference};
 use super::expectations::Expectations;
@@ -35,16 +35,21 @@ impl PodControl {
     }
 
     /// Creates a pod of an owner; nothing if their namespace goes away.
-    pub(super) async fn create<K>(&self, key: &Key, owner: &K, pod: &Pod) -> Result<Option<Pod>, kube::Error>
+    pub(super) async fn create<K>(
+        &self,
+        key: &Key,
+        owner: &K,
+        pod: &Pod,
+    ) -> Result<Option<Arc<Pod>>, kube::Error>
     where
         K: Resource<DynamicType = ()> + Debug,
     {
         let name = pod.name_any();
         self.expectations.creating(key, &name, self.clock.elapsed());
-        match self.api(key).create(&PostParams::default(), pod).await {
+        match self.api(key).create(pod).await {
             Ok(created) => {
                 self.events.normal(&reference(owner), "SuccessfulCreate", format!("Created pod: {name}"));
-                Ok(Some(created))
+                created.read().map(Some)
             }
             Err(error) => {
                 self.expectations.failed(key, &name);

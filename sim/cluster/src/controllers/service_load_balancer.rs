@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
-use program::Informer;
+use kube::Client;
+use kube::api::Patch;
+use program::{Api, Informer};
 use serde_json::json;
 
 use super::event_recorder::{EventRecorder, reference};
@@ -65,7 +65,7 @@ impl Reconcile for LoadBalancerController {
             "metadata": {"resourceVersion": service.metadata.resource_version},
             "status": {"loadBalancer": load_balancer},
         });
-        api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        api.patch_status(&key.name, &Patch::Merge(&patch)).await?;
         if need == Need::Address {
             self.events.normal(&object, "EnsuredLoadBalancer", "Ensured load balancer");
         }

@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex};
 
 use clock::{Clock, Seed};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::Client;
 use kube::api::DeleteParams;
-use kube::{Api, Client};
-use program::{Change, ExecOutput, Informer, LogStore, Selection, Tasks};
+use program::{Api, Change, ExecOutput, Informer, LogStore, Selection, Tasks};
 
 use crate::controllers::{EventRecorder, PodCpu, PodMetrics};
 use crate::registry::Registry;

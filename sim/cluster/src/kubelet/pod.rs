@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use clock::Seed;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use program::{ExecOutput, Tasks};
+use kube::api::{DeleteParams, Patch, Preconditions};
+use program::{Api, ExecOutput, Tasks};
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
@@ -305,7 +304,7 @@ impl PodTask {
             return Ok(());
         }
         let api: Api<Pod> = Api::namespaced(parts.client.clone(), &self.namespace);
-        match api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match api.patch_status(&self.name, &Patch::Merge(&patch)).await {
             Ok(_) => *lock(&self.written) = patch,
             // The object is gone, or another pod has taken its name.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

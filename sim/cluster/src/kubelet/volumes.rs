@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, DownwardAPIVolumeFile, EnvVarSource, KeyToPath, ObjectFieldSelector, Pod,
     ResourceFieldSelector, Secret, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::{Api, Client};
-use program::Files;
+use kube::Client;
+use program::{Api, Files};
 
 use super::Host;
 use crate::controllers::milli_value;
@@ -173,10 +174,9 @@ async fn config_map(client: &Client, namespace: &str, name: &str, optional: bool
         Ok(None) if optional => Ok(Content::new()),
         Ok(None) => Err(format!("configmap \"{name}\" not found")),
         Ok(Some(map)) => {
-            let texts =
-                map.data.unwrap_or_default().into_iter().map(|(name, text)| (name, Bytes::from(text)));
-            let binary = map.binary_data.unwrap_or_default().into_iter();
-            Ok(texts.chain(binary.map(|(name, data)| (name, Bytes::from(data.0)))).collect())
+            let texts = map.data.iter().flatten();
+            let texts = texts.map(|(name, text)| (name.clone(), Bytes::from(text.clone())));
+            Ok(texts.chain(files(&map.binary_data)).collect())
         }
     }
 }
@@ -187,11 +187,12 @@ async fn secret(client: &Client, namespace: &str, name: &str, optional: bool) ->
         Err(error) => Err(error.to_string()),
         Ok(None) if optional => Ok(Content::new()),
         Ok(None) => Err(format!("secret \"{name}\" not found")),
-        Ok(Some(secret)) => {
-            let data = secret.data.unwrap_or_default().into_iter();
-            Ok(data.map(|(name, data)| (name, Bytes::from(data.0))).collect())
-        }
+        Ok(Some(secret)) => Ok(files(&secret.data).collect()),
     }
+}
+
+fn files(data: &Option<BTreeMap<String, ByteString>>) -> impl Iterator<Item = (String, Bytes)> {
+    data.iter().flatten().map(|(name, data)| (name.clone(), Bytes::from(data.0.clone())))
 }
 
 /// The container's environment, in the order of its definition: later variables may refer to earlier ones.

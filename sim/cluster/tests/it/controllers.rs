@@ -94,33 +94,40 @@ fn start_kubelet(client: &Client, clock: Clock, tasks: &Tasks, extremes: Arc<Mut
     let pods: Arc<Mutex<BTreeMap<String, bool>>> = Arc::default();
     let informer = {
         let queue = queue.clone();
-        Informer::<Pod>::start(tasks, clock, Api::all(client.clone()), Selection::default(), move |change| {
-            let pod = change.object();
-            let name = pod.name_any();
-            let mut pods = pods.lock().unwrap();
-            match &change {
-                Change::Applied { old: None, .. } => {
-                    queue.add((0, name.clone()));
-                    queue.add_after((1, name.clone()), READY_AFTER);
-                }
-                Change::Applied { old: Some(old), new } => {
-                    if old.metadata.deletion_timestamp.is_none() && new.metadata.deletion_timestamp.is_some()
-                    {
-                        queue.add_after((2, name.clone()), Duration::from_secs(1));
+        Informer::<Pod>::start(
+            tasks,
+            clock,
+            program::Api::all(client.clone()),
+            Selection::default(),
+            move |change| {
+                let pod = change.object();
+                let name = pod.name_any();
+                let mut pods = pods.lock().unwrap();
+                match &change {
+                    Change::Applied { old: None, .. } => {
+                        queue.add((0, name.clone()));
+                        queue.add_after((1, name.clone()), READY_AFTER);
                     }
+                    Change::Applied { old: Some(old), new } => {
+                        if old.metadata.deletion_timestamp.is_none()
+                            && new.metadata.deletion_timestamp.is_some()
+                        {
+                            queue.add_after((2, name.clone()), Duration::from_secs(1));
+                        }
+                    }
+                    Change::Deleted(_) => {}
                 }
-                Change::Deleted(_) => {}
-            }
-            if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
-                pods.remove(&name);
-            } else {
-                let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
-            }
-            let ready = pods.values().filter(|ready| **ready).count();
-            let mut extremes = extremes.lock().unwrap();
-            *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
-        })
+                if matches!(change, Change::Deleted(_)) || pod.metadata.deletion_timestamp.is_some() {
+                    pods.remove(&name);
+                } else {
+                    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                    pods.insert(name, ready.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+                }
+                let ready = pods.values().filter(|ready| **ready).count();
+                let mut extremes = extremes.lock().unwrap();
+                *extremes = (extremes.0.max(pods.len()), extremes.1.min(ready));
+            },
+        )
     };
     let api: Api<Pod> = Api::namespaced(client.clone(), "test");
     let mut started = 0;

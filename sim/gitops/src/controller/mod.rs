@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use crd::Application;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
-use program::{Change, Context, ExitCode, Informer, Main, Selection, WorkQueue};
+use program::{Api, Change, Context, ExitCode, Informer, Main, Selection, WorkQueue};
 
 use crate::git::Remotes;
 use reconcile::{Reconciler, Why};
@@ -79,9 +78,9 @@ async fn controller(context: Context, remotes: Remotes) -> ExitCode {
 /// `timeout.reconciliation` of `argocd-cm`, e.g. `60s`.
 async fn resync(context: &Context, client: &kube::Client, namespace: &str) -> Duration {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let configured =
-        api.get_opt("argocd-cm").await.ok().flatten().and_then(|map| map.data).unwrap_or_default();
-    let Some(text) = configured.get("timeout.reconciliation") else { return RESYNC };
+    let configured = api.get_opt("argocd-cm").await.ok().flatten();
+    let data = configured.as_ref().and_then(|map| map.data.as_ref());
+    let Some(text) = data.and_then(|data| data.get("timeout.reconciliation")) else { return RESYNC };
     match text.parse::<jiff::SignedDuration>().ok().and_then(|found| Duration::try_from(found).ok()) {
         Some(found) if !found.is_zero() => found,
         _ => {

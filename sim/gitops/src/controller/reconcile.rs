@@ -10,9 +10,8 @@ use crd::{
     ResourceResult, RevisionHistory, SyncOperation, SyncOperationResult, SyncStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
-use program::{Context, Seen, Selection, WorkQueue, list_and_watch};
+use kube::api::{DynamicObject, Patch};
+use program::{Api, Context, Seen, Selection, WorkQueue, list_and_watch};
 use serde_json::{Value, json};
 
 use super::compare::{self, Compared};
@@ -138,8 +137,7 @@ impl Reconciler {
         if asked {
             let patch = json!({"metadata": {"annotations": {REFRESH: null}}});
             // The annotation stays if this fails, and asks again.
-            let _ =
-                self.api().patch(application.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+            let _ = self.api().patch(application.name(), &Patch::Merge(&patch)).await;
         }
     }
 
@@ -451,13 +449,13 @@ impl Reconciler {
                 continue;
             }
             let Ok((resource, _)) = destination.kind(&api_version, &kind).await else { continue };
-            let api: Api<DynamicObject> = Api::all_with(destination.client.clone(), &resource);
+            let api: kube::Api<DynamicObject> = kube::Api::all_with(destination.client.clone(), &resource);
             let ours = Selection::labels(format!("{}={name}", compare::INSTANCE));
             let (queue, name) = (self.queue.clone(), name.to_owned());
             let clock = self.context.clock;
             self.context.tasks.spawn(async move {
                 let path = api.resource_url().to_owned();
-                let take = move |seen: Seen<'_>| {
+                let take = move |seen: Seen| {
                     if matches!(seen, Seen::Applied(_) | Seen::Deleted(_)) {
                         queue.add_after(name.clone(), LIVE_DELAY);
                     }
@@ -483,8 +481,7 @@ impl Reconciler {
             Ok(patch) => patch,
             Err(error) => unreachable!("the operations above are a JSON patch: {error}"),
         };
-        let written =
-            self.api().patch(application.name(), &PatchParams::default(), &Patch::Json::<()>(patch)).await;
+        let written = self.api().patch(application.name(), &Patch::Json::<()>(patch)).await;
         if let Err(error) = written {
             log(
                 &self.context,

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use crd::Application;
 use http::{Method, StatusCode};
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use program::{Context, ExitCode, Request, respond};
+use kube::api::{ListParams, Patch};
+use program::{Api, Context, ExitCode, Request, respond};
 use serde_json::{Value, json};
 
 use super::log;
@@ -69,7 +68,7 @@ async fn pushed(context: &Context, push: &Value) {
         });
         if follows {
             let patch = json!({"metadata": {"annotations": {REFRESH: "normal"}}});
-            let asked = api.patch(application.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+            let asked = api.patch(application.name(), &Patch::Merge(&patch)).await;
             if let Err(error) = asked {
                 log(context, "warning", &format!("Failed to refresh app: {error}"), Some(application.name()));
             }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use clock::Clock;
 use crd::Canary;
-use kube::Api;
-use program::{Change, Informer, Selection, Tasks};
+use program::{Api, Change, Informer, Selection, Tasks};
 
 use super::outcome::CanaryOutcome;
 use super::record::Record;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Uri, header};
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use program::{DialError, Network, Request, Response};
+use program::{Api, DialError, Network, Request, Response};
 
 use crate::World;
 use crate::scenario::Origin;
@@ -45,9 +44,9 @@ impl Client {
             .ok_or_else(|| format!("{what} does not exist"))?;
         let address = service
             .status
-            .and_then(|status| status.load_balancer)
-            .and_then(|balancer| balancer.ingress)
-            .and_then(|ingress| ingress.into_iter().find_map(|ingress| ingress.ip))
+            .as_ref()
+            .and_then(|status| status.load_balancer.as_ref())
+            .and_then(|balancer| balancer.ingress.iter().flatten().find_map(|ingress| ingress.ip.clone()))
             .ok_or_else(|| format!("{what} has no address: is it of type LoadBalancer?"))?;
         Ok(Client { network: world.users(Some(&gateway.cluster))?, connect_to: Some(address) })
     }

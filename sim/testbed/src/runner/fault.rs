@@ -6,8 +6,8 @@ use std::time::Duration;
 use apiserver::{Asked, Failure, Fault, Faults};
 use clock::Clock;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
+use program::Api;
 
 use super::StepError;
 use super::objects::reason;
@@ -158,7 +158,7 @@ async fn pods(world: &World, crash: &Crash) -> Result<Vec<String>, StepError> {
     let what = format!("pods {:?} of {} in {}", crash.selector, crash.namespace, crash.cluster);
     let found = pod_api(world, crash)?.list(&ListParams::default().labels(&crash.selector)).await;
     let found = found.map_err(|error| StepError::Unusable(format!("{what}: {}", reason(&error))))?;
-    let mut names: Vec<String> = found.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    let mut names: Vec<String> = found.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
     names.sort();
     names.truncate(crash.count.unwrap_or(usize::MAX));
     if names.is_empty() {

@@ -198,7 +198,7 @@ async fn follow(
     problem: &mut String,
 ) {
     let only = Selection::fields(format!("metadata.name={name}"));
-    let take = |seen: Seen<'_>| {
+    let take = |seen: Seen| {
         *last = match seen {
             Seen::Listed(objects) => objects.first().map(|object| object.json().into()),
             Seen::Applied(object) => Some(object.json().into()),

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use clock::Clock;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
-use kube::{Api, Client};
-use program::{Context, ExitCode, Main, Network};
+use kube::Client;
+use program::{Api, Context, ExitCode, Main, Network};
 use serde_json::json;
 
 /// The image's repository.
@@ -57,7 +56,7 @@ impl ClientPods {
             "metadata": {"name": name, "labels": {"app": name}},
             "spec": {"containers": [{"name": "client", "image": format!("{REPOSITORY}:1")}]}});
         let pod = serde_json::from_value(pod).map_err(|error| format!("{what}: {error}"))?;
-        match api.create(&PostParams::default(), &pod).await {
+        match api.create(&pod).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             Err(kube::Error::Api(status)) => return Err(format!("{what}: {}", status.message)),
             Err(error) => return Err(format!("{what}: {error}")),
@@ -67,7 +66,7 @@ impl ClientPods {
         let deadline = clock.elapsed() + READY_WITHIN;
         loop {
             let pod = api.get(name).await.map_err(|error| format!("{what}: {error}"))?;
-            let status = pod.status.unwrap_or_default();
+            let status = pod.status.clone().unwrap_or_default();
             let is_ready = status
                 .conditions
                 .iter()

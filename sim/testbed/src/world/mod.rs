@@ -15,11 +15,11 @@ use clock::{Clock, Seed};
 use cluster::{Cluster, Node, Wire};
 use fixtures::{Behaviour, Behaviours};
 use gitops::git::Remotes;
-use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::Client;
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::{Api, Client};
 use mesh::{ControlPlane, Injection};
-use program::{Network, Tasks};
+use program::{Api, Network, Tasks};
 use tree::Value;
 
 use crate::timeline::Timeline;
@@ -373,7 +373,7 @@ async fn create_definitions(client: &Client, manifest: &str) -> Result<(), Strin
         gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
     for object in objects {
         let definition = serde_json::from_value(object).map_err(|error| error.to_string())?;
-        api.create(&PostParams::default(), &definition).await.map_err(|error| error.to_string())?;
+        api.create(&definition).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -14,9 +14,9 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, ResourceExt as _};
-use program::{Change, Informer, WorkQueue};
+use kube::ResourceExt as _;
+use kube::api::DeleteParams;
+use program::{Api, Change, Informer, WorkQueue};
 use serde_json::json;
 
 use super::deployment::template_hash;
@@ -114,7 +114,7 @@ impl Reconcile for DaemonSetController {
             let mut updated = set.as_ref().clone();
             updated.status = Some(status);
             let api: Api<DaemonSet> = Api::namespaced(self.control.client.clone(), &key.namespace);
-            match api.replace_status(&key.name, &PostParams::default(), &updated).await {
+            match api.replace_status(&key.name, &updated).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 result => drop(result?),
             }
@@ -150,7 +150,7 @@ impl DaemonSetController {
             Some(current) => {
                 let mut current = current.as_ref().clone();
                 current.revision = newest + 1;
-                api.replace(&name, &PostParams::default(), &current).await?;
+                api.replace(&name, &current).await?;
             }
             None => {
                 let mut labels = template_labels(spec);
@@ -169,7 +169,7 @@ impl DaemonSetController {
                     data: Some(RawExtension(json!({"spec": {"template": template}}))),
                     revision: newest + 1,
                 };
-                match api.create(&PostParams::default(), &revision).await {
+                match api.create(&revision).await {
                     // The cache has not seen the last sync's yet.
                     Err(kube::Error::Api(status)) if status.is_already_exists() => {}
                     result => drop(result?),

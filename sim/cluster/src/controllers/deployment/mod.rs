@@ -14,9 +14,9 @@ use clock::{Clock, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
-use program::{Change, Informer, WorkQueue};
+use kube::api::DeleteParams;
+use kube::{Client, ResourceExt as _};
+use program::{Api, Change, Informer, WorkQueue};
 
 use super::event_recorder::{EventRecorder, reference};
 use super::index::Index;
@@ -93,7 +93,7 @@ impl Reconcile for DeploymentController {
             sets: Api::namespaced(self.client.clone(), &key.namespace),
             limits: Limits::of(&spec),
             rolling: rollout::is_rolling(&spec),
-            deployment: deployment.as_ref().clone(),
+            deployment,
             spec,
             new: None,
             old: Vec::new(),
@@ -108,7 +108,7 @@ struct Step<'a> {
     controller: &'a DeploymentController,
     deployments: Api<Deployment>,
     sets: Api<ReplicaSet>,
-    deployment: Deployment,
+    deployment: Arc<Deployment>,
     spec: DeploymentSpec,
     limits: Limits,
     rolling: bool,
@@ -122,7 +122,7 @@ struct Step<'a> {
 impl Step<'_> {
     async fn run(&mut self) -> Result<(), kube::Error> {
         if is_empty(&self.spec.selector) {
-            let object = reference(&self.deployment);
+            let object = reference(&*self.deployment);
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
             self.controller.events.warning(&object, "SelectingAll", message);
             let mut status = self.deployment.status.clone().unwrap_or_default();
@@ -166,7 +166,7 @@ impl Step<'_> {
         let (namespace, uid) = (meta.namespace.as_deref().unwrap_or_default(), meta.uid.as_deref());
         for set in self.controller.set_index.candidates(namespace, &self.spec.selector, uid) {
             let claim = claim(&self.deployment.metadata, &self.spec.selector, &set.metadata);
-            if carry_out(&self.sets, &self.deployment, set.as_ref(), claim).await? {
+            if carry_out(&self.sets, &*self.deployment, set.as_ref(), claim).await? {
                 owned.push(set);
             }
         }
@@ -243,7 +243,7 @@ impl Step<'_> {
         if changed || spec.min_ready_seconds.filter(|seconds| *seconds != 0) != min_ready {
             spec.min_ready_seconds = self.spec.min_ready_seconds;
             let name = set.name_any();
-            self.new = Some(Arc::new(self.sets.replace(&name, &PostParams::default(), &updated).await?));
+            self.new = Some(self.sets.replace(&name, &updated).await?.read()?);
             // The set's own event leads back here.
             return Ok(());
         }
@@ -270,8 +270,8 @@ impl Step<'_> {
         let set = self.new_set(&hash, number);
         let name = set.name_any();
         let size = replicas(&set);
-        let (created, existed) = match self.sets.create(&PostParams::default(), &set).await {
-            Ok(created) => (created, false),
+        let (created, existed) = match self.sets.create(&set).await {
+            Ok(created) => (created.read()?, false),
             Err(kube::Error::Api(failure)) if failure.is_already_exists() => {
                 let existing = self.sets.get(&name).await?;
                 let template = existing.spec.as_ref().and_then(|spec| spec.template.as_ref());
@@ -302,9 +302,9 @@ impl Step<'_> {
         };
         if !existed && size > 0 {
             let message = format!("Scaled up replica set {name} from 0 to {size}");
-            self.controller.events.normal(&reference(&self.deployment), "ScalingReplicaSet", message);
+            self.controller.events.normal(&reference(&*self.deployment), "ScalingReplicaSet", message);
         }
-        self.new = Some(Arc::new(created));
+        self.new = Some(created);
         let mut status = self.deployment.status.clone().unwrap_or_default();
         if !existed && status::deadline(&self.spec).is_some() {
             let message = format!("Created new replica set {name:?}");
@@ -335,7 +335,7 @@ impl Step<'_> {
                 namespace: self.deployment.metadata.namespace.clone(),
                 labels: Some(labels),
                 annotations: Some(annotations),
-                owner_references: Some(vec![controller_reference(&self.deployment)]),
+                owner_references: Some(vec![controller_reference(&*self.deployment)]),
                 ..ObjectMeta::default()
             },
             spec: Some(ReplicaSetSpec {
@@ -431,13 +431,13 @@ impl Step<'_> {
         let annotations = updated.metadata.annotations.get_or_insert_default();
         revision::annotate_sizes(annotations, self.limits.replicas, max);
         let name = set.name_any();
-        let updated = self.sets.replace(&name, &PostParams::default(), &updated).await?;
+        let updated = self.sets.replace(&name, &updated).await?.read()?;
         if before != size {
             let direction = if size > before { "up" } else { "down" };
             let message = format!("Scaled {direction} replica set {name} from {before} to {size}");
-            self.controller.events.normal(&reference(&self.deployment), "ScalingReplicaSet", message);
+            self.controller.events.normal(&reference(&*self.deployment), "ScalingReplicaSet", message);
         }
-        Ok((Arc::new(updated), before != size))
+        Ok((updated, before != size))
     }
 
     async fn clean_up(&self) -> Result<(), kube::Error> {
@@ -461,7 +461,7 @@ impl Step<'_> {
         let status = status::after_step(&self.deployment, self.new.as_ref(), &self.old, self.now);
         if self.deployment.status.as_ref() == Some(&status) {
             if let Some(wait) = status::recheck_in(&self.deployment, &status, self.now) {
-                self.controller.queue.add_after(Key::of(&self.deployment), wait);
+                self.controller.queue.add_after(Key::of(&*self.deployment), wait);
             }
             return Ok(());
         }
@@ -473,7 +473,7 @@ impl Step<'_> {
         if self.deployment.status.clone().unwrap_or_default() == status {
             return Ok(());
         }
-        self.deployment.status = Some(status);
+        Arc::make_mut(&mut self.deployment).status = Some(status);
         self.write().await
     }
 
@@ -483,15 +483,15 @@ impl Step<'_> {
         if self.deployment.annotations().get(revision::REVISION) == Some(&number) {
             return self.write_status(status).await;
         }
-        self.deployment.annotations_mut().insert(revision::REVISION.to_owned(), number);
-        self.deployment.status = Some(status);
+        let deployment = Arc::make_mut(&mut self.deployment);
+        deployment.annotations_mut().insert(revision::REVISION.to_owned(), number);
+        deployment.status = Some(status);
         self.write().await
     }
 
     async fn write(&mut self) -> Result<(), kube::Error> {
         let name = self.deployment.name_any();
-        self.deployment =
-            self.deployments.replace_status(&name, &PostParams::default(), &self.deployment).await?;
+        self.deployment = self.deployments.replace_status(&name, &self.deployment).await?.read()?;
         Ok(())
     }
 }

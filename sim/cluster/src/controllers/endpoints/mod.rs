@@ -12,9 +12,9 @@ use clock::Seed;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
-use program::{Change, Informer};
+use kube::api::DeleteParams;
+use kube::{Client, ResourceExt as _};
+use program::{Api, Change, Informer};
 
 use super::index::Index;
 use super::name_suffix::generated_name;
@@ -168,7 +168,7 @@ impl EndpointsController {
                 let mut updated = current.as_ref().clone();
                 updated.subsets = subsets;
                 updated.metadata.labels = Some(labels);
-                api.replace(&key.name, &PostParams::default(), &updated).await.map(drop)
+                api.replace(&key.name, &updated).await.map(drop)
             }
             None => {
                 let metadata = ObjectMeta {
@@ -178,7 +178,7 @@ impl EndpointsController {
                     ..ObjectMeta::default()
                 };
                 let endpoints = Endpoints { metadata, subsets };
-                gone_is_fine(api.create(&PostParams::default(), &endpoints).await)
+                gone_is_fine(api.create(&endpoints).await)
             }
         }
     }
@@ -213,12 +213,12 @@ impl EndpointsController {
                     updated.ports = Some(content.ports);
                     updated.endpoints = content.endpoints;
                     updated.metadata.labels = Some(labels.clone());
-                    api.replace(&slice.name_any(), &PostParams::default(), &updated).await?;
+                    api.replace(&slice.name_any(), &updated).await?;
                 }
                 None => {
                     let name = self.free_name(service, &taken, &mut drawn);
                     let slice = new_slice(service, name, &labels, content);
-                    gone_is_fine(api.create(&PostParams::default(), &slice).await)?;
+                    gone_is_fine(api.create(&slice).await)?;
                 }
             }
         }

@@ -22,9 +22,9 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
-use kube::{Api, Client};
-use program::{Change, Informer, WorkQueue};
+use kube::Client;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use program::{Api, Change, Informer, WorkQueue};
 
 use super::event_recorder::{EventRecorder, reference};
 use super::index::Index;
@@ -144,7 +144,7 @@ impl Autoscaler {
             let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), &key.namespace);
             let mut updated = autoscaler.clone();
             updated.status = Some(status);
-            if let Err(error) = api.replace_status(&key.name, &PostParams::default(), &updated).await {
+            if let Err(error) = api.replace_status(&key.name, &updated).await {
                 self.events.warning(&object, "FailedUpdateStatus", api_message(&error));
             }
         }
@@ -224,7 +224,7 @@ impl Autoscaler {
             return;
         }
         scale.spec.get_or_insert_default().replicas = Some(desired);
-        match api.replace_scale(&target.name, &PostParams::default(), &scale).await {
+        match api.replace_scale(&target.name, &scale).await {
             Ok(_) => {
                 let message = format!("the HPA controller was able to update the target scale to {desired}");
                 set(status, ABLE, "True", "SucceededRescale", message, now);

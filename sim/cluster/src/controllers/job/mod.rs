@@ -18,9 +18,9 @@ use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, PostParams, Preconditions, PropagationPolicy};
-use kube::{Api, ResourceExt as _};
-use program::{Change, Informer, WorkQueue};
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
+use program::{Api, Change, Informer, WorkQueue};
 
 use super::event_recorder::reference;
 use super::index::Index;
@@ -236,7 +236,7 @@ impl JobController {
         };
         for index in chosen {
             match self.create(key, job, index).await {
-                Ok(Some(pod)) => active.push(Arc::new(pod)),
+                Ok(Some(pod)) => active.push(pod),
                 Ok(None) => break,
                 Err(error) => return (active, Err(error)),
             }
@@ -245,7 +245,12 @@ impl JobController {
     }
 
     /// Makes a pod; nothing if its namespace goes away.
-    async fn create(&mut self, key: &Key, job: &Job, index: Option<i32>) -> Result<Option<Pod>, kube::Error> {
+    async fn create(
+        &mut self,
+        key: &Key,
+        job: &Job,
+        index: Option<i32>,
+    ) -> Result<Option<Arc<Pod>>, kube::Error> {
         let known = self.known.get_mut(key).expect("every Job that is synced is known");
         let prefix = pod::name_prefix(&key.name, index);
         let name = self.control.name(&key.namespace, &prefix, &mut known.names);
@@ -289,7 +294,7 @@ impl JobController {
         let mut updated = job.clone();
         updated.status = Some(status);
         let api: Api<Job> = Api::namespaced(self.control.client.clone(), &key.namespace);
-        match api.replace_status(&key.name, &PostParams::default(), &updated).await {
+        match api.replace_status(&key.name, &updated).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
             result => drop(result?),
         }

@@ -12,9 +12,8 @@ use clock::{Rng, Seed};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
-use kube::{Api, ResourceExt as _};
-use program::{Change, Informer, WorkQueue};
+use kube::ResourceExt as _;
+use program::{Api, Change, Informer, WorkQueue};
 
 use super::index::Index;
 use super::ownership::{self, carry_out, claim, controller_of, controller_reference};
@@ -67,7 +66,7 @@ impl Reconcile for ReplicaSetController {
             let mut updated = set.as_ref().clone();
             updated.status = Some(status);
             let api: Api<ReplicaSet> = Api::namespaced(self.control.client.clone(), &key.namespace);
-            match api.replace_status(&key.name, &PostParams::default(), &updated).await {
+            match api.replace_status(&key.name, &updated).await {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 result => drop(result?),
             }
