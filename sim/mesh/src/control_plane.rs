@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Seed};
@@ -52,7 +52,28 @@ pub struct ControlPlane(Arc<Shared>);
 struct Shared {
     telemetry: Telemetry,
     seed: Seed,
-    config: Mutex<Arc<Config>>,
+    latest: Mutex<Arc<Push>>,
+}
+
+/// What proxies were told last: objects as they were then. The snapshot is built when the first proxy looks at it, as
+/// most pushes of a busy cluster are followed by the next before there is a request.
+#[derive(Default)]
+struct Push {
+    virtual_services: Vec<Arc<VirtualService>>,
+    destination_rules: Vec<Arc<DestinationRule>>,
+    gateways: Vec<Arc<Gateway>>,
+    api_routes: Vec<Arc<GatewayRoute>>,
+    api_gateways: Vec<Arc<ApiGateway>>,
+    members: Vec<MemberObjects>,
+    config: OnceLock<Arc<Config>>,
+}
+
+/// The objects of one cluster.
+struct MemberObjects {
+    cluster: String,
+    services: Vec<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    pods: Vec<Arc<Pod>>,
 }
 
 struct Rules {
@@ -123,7 +144,7 @@ impl ControlPlane {
                 }
             })
             .collect();
-        let shared = Arc::new(Shared { telemetry, seed, config: Mutex::default() });
+        let shared = Arc::new(Shared { telemetry, seed, latest: Mutex::default() });
         let pushed = Arc::clone(&shared);
         tasks.spawn(async move {
             loop {
@@ -135,11 +156,9 @@ impl ControlPlane {
                         break;
                     }
                 }
-                let sources = sources(&rules, &members);
-                let (routes, gateways) = (sources.api_routes.clone(), sources.api_gateways.clone());
-                let built = Arc::new(Config::build(sources));
-                *pushed.config.lock().expect("no holder of this lock panics") = built;
-                report(&config, &clock, &routes, &gateways).await;
+                let push = Arc::new(Push::of(&rules, &members));
+                *pushed.latest.lock().expect("no holder of this lock panics") = Arc::clone(&push);
+                report(&config, &clock, &push.api_routes, &push.api_gateways).await;
             }
         });
         ControlPlane(shared)
@@ -152,7 +171,8 @@ impl ControlPlane {
 
     /// The snapshot that proxies have.
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.0.config.lock().expect("no holder of this lock panics"))
+        let latest = Arc::clone(&self.0.latest.lock().expect("no holder of this lock panics"));
+        Arc::clone(latest.config.get_or_init(|| Arc::new(Config::build(latest.sources()))))
     }
 
     pub(crate) fn telemetry(&self) -> Telemetry {
@@ -228,55 +248,81 @@ async fn report(client: &Client, clock: &Clock, routes: &[Arc<GatewayRoute>], ga
     }
 }
 
-fn sources(rules: &Rules, members: &[Member]) -> Sources {
-    let mut sources = Sources {
-        virtual_services: by_age(rules.virtual_services.list()),
-        destination_rules: by_age(rules.destination_rules.list()),
-        gateways: by_age(rules.gateways.list()),
-        api_routes: by_age(list(&rules.api_routes)),
-        api_gateways: by_age(list(&rules.api_gateways)),
-        ..Sources::default()
-    };
-    for member in members {
-        for pod in member.pods.list() {
+impl Push {
+    fn of(rules: &Rules, members: &[Member]) -> Push {
+        let members = members.iter().map(|member| MemberObjects {
+            cluster: member.cluster.clone(),
+            services: member.services.list(),
+            slices: member.slices.list(),
+            pods: member.pods.list(),
+        });
+        Push {
+            virtual_services: by_age(rules.virtual_services.list()),
+            destination_rules: by_age(rules.destination_rules.list()),
+            gateways: by_age(rules.gateways.list()),
+            api_routes: by_age(list(&rules.api_routes)),
+            api_gateways: by_age(list(&rules.api_gateways)),
+            members: members.collect(),
+            config: OnceLock::new(),
+        }
+    }
+
+    fn sources(&self) -> Sources {
+        let mut sources = Sources {
+            virtual_services: self.virtual_services.clone(),
+            destination_rules: self.destination_rules.clone(),
+            gateways: self.gateways.clone(),
+            api_routes: self.api_routes.clone(),
+            api_gateways: self.api_gateways.clone(),
+            ..Sources::default()
+        };
+        for member in &self.members {
+            member.add_to(&mut sources);
+        }
+        sources
+    }
+}
+
+impl MemberObjects {
+    fn add_to(&self, sources: &mut Sources) {
+        for pod in &self.pods {
             let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
             if let Some(address) = address {
-                sources.workloads.insert(address, Workload::of(&member.cluster, &pod));
+                sources.workloads.insert(address, Workload::of(&self.cluster, pod));
             }
         }
-        let mut slices: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>> = BTreeMap::new();
-        for slice in member.slices.list() {
+        let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+        for slice in &self.slices {
             let service =
                 slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
             if let Some(service) = service {
-                let key = (slice.metadata.namespace.clone().unwrap_or_default(), service.clone());
-                slices.entry(key).or_default().push(Arc::clone(&slice));
+                let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+                slices.entry((namespace, service)).or_default().push(slice);
             }
         }
-        for service in member.services.list() {
-            let namespace = service.metadata.namespace.clone().unwrap_or_default();
-            let name = service.metadata.name.clone().unwrap_or_default();
+        for service in &self.services {
+            let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+            let name = service.metadata.name.as_deref().unwrap_or_default();
             // Each cluster's system Services are its own.
             if namespace == "kube-system" || (namespace == "default" && name == "kubernetes") {
                 continue;
             }
-            let key = (namespace.clone(), name.clone());
-            let slices = slices.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let spec = service.spec.clone().unwrap_or_default();
-            let ports = spec.ports.unwrap_or_default().into_iter().filter_map(|port| {
+            let slices = slices.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
+            let spec = service.spec.as_ref();
+            let ports = spec.and_then(|spec| spec.ports.as_ref()).into_iter().flatten().filter_map(|port| {
                 let endpoints =
                     slices.iter().flat_map(|slice| ready(slice, port.name.as_deref().unwrap_or_default()));
                 Some(ClusterPort { port: u16::try_from(port.port).ok()?, endpoints: endpoints.collect() })
             });
+            let address = spec.and_then(|spec| spec.cluster_ip.as_deref());
             sources.services.push(ClusterService {
                 ports: ports.collect(),
-                cluster_ip: spec.cluster_ip.as_deref().and_then(|address| address.parse().ok()),
-                namespace,
-                name,
+                cluster_ip: address.and_then(|address| address.parse().ok()),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
             });
         }
     }
-    sources
 }
 
 /// The ready endpoints of a named port.
