@@ -61,3 +61,16 @@ pub use virtual_service::{
     HttpRouteDestination, Percent, PortSelector, RegexRewrite, StringMatch, VirtualService,
     VirtualServiceSpec,
 };
+
+kinds::kinds!(
+    AlertProvider,
+    ApiGateway,
+    Application,
+    Canary,
+    DestinationRule,
+    Gateway,
+    GatewayRoute,
+    MetricTemplate,
+    ScaledObject,
+    VirtualService,
+);

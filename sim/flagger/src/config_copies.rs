@@ -120,10 +120,7 @@ impl Tick {
 }
 
 /// Replaces an object, or makes it.
-async fn put<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), String>
-where
-    K: serde::Serialize + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
+async fn put<K: program::Kind>(api: &Api<K>, name: &str, object: &K) -> Result<(), String> {
     let result = match api.replace(name, object).await {
         Err(error) if is_not_found(&error) => api.create(object).await,
         result => result,

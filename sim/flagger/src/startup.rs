@@ -6,8 +6,7 @@ use canary::{Dialect, QueryError};
 use crd::{AlertProvider, Canary, MetricTemplate};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Client, Resource};
-use program::{Api, Context, ExitCode, Informer, Selection, connect_kubeconfig};
-use serde::de::DeserializeOwned;
+use program::{Api, Context, ExitCode, Informer, Kind, Selection, connect_kubeconfig};
 
 use crate::controller::{self, Watch};
 use crate::events::Events;
@@ -194,7 +193,7 @@ where
 /// Makes sure that the cluster knows a kind.
 async fn registered<K>(client: &Client, options: &Options) -> Result<(), Fatal>
 where
-    K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<Scope = NamespaceResourceScope>,
     K::DynamicType: Default,
 {
     let served = api::<K>(client, options).is_served().await;
@@ -217,13 +216,7 @@ impl Informers<'_> {
         on_change: impl Fn(program::Change<'_, K>) + Send + Sync + 'static,
     ) -> Informer<K>
     where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
         K::DynamicType: Default,
     {
         let api = api::<K>(self.client, self.options);

@@ -7,9 +7,7 @@ use canary::{Dialect, Rollout, Scale};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use kube::Resource;
-use program::Api;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use program::{Api, Kind};
 
 use crate::configs::Refs;
 use crate::daemon_set;
@@ -46,15 +44,7 @@ pub enum Target {
 
 /// A kind of workload that has a primary.
 pub trait Workload:
-    Templated
-    + Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + std::fmt::Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
+    Templated + Kind + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone
 {
     /// Where in the sources its making is logged.
     const CREATED: Site;

@@ -14,8 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch};
 use kube::{Client, Resource};
-use program::{Api, Informer, Main, Selection, Tasks};
-use serde::de::DeserializeOwned;
+use program::{Api, Informer, Kind, Main, Selection, Tasks};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -187,13 +186,7 @@ impl ControlPlane {
 /// Watches a kind of the Gateway API as soon as its definition is there.
 fn once_defined<K>(tasks: &Tasks, clock: Clock, client: &Client, changed: &Arc<Notify>) -> Defined<K>
 where
-    K: Resource<DynamicType = GatewayApiVersion>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
+    K: Kind + Resource<DynamicType = GatewayApiVersion>,
 {
     let version = GatewayApiVersion::default();
     let definition = format!("metadata.name={}.{}", K::plural(&version), K::group(&version));
@@ -214,7 +207,7 @@ where
 
 fn list<K>(objects: &Defined<K>) -> Vec<Arc<K>>
 where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Kind + Resource,
 {
     let objects = objects.lock().expect("no holder of this lock panics");
     objects.as_ref().map(Informer::list).unwrap_or_default()

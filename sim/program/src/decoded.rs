@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use kinds::Kind;
 
 /// How many objects are kept though nobody holds them any more: those that were read last.
 const KEPT: usize = 256;
@@ -64,41 +64,43 @@ thread_local! {
 ///
 /// # Errors
 /// What of the text is not of the kind.
-pub(crate) fn decoded<K>(text: &Bytes) -> Result<Arc<K>, serde_json::Error>
-where
-    K: DeserializeOwned + Any + Send + Sync,
-{
+pub(crate) fn decoded<K: Kind>(text: &Bytes) -> Result<Arc<K>, serde_json::Error> {
     let kind = TypeId::of::<K>();
     let known = DECODED.with_borrow(|decoded| decoded.find(text, kind));
     if let Some(object) = known.and_then(|object| object.downcast().ok()) {
         return Ok(object);
     }
-    let object: Arc<K> = Arc::new(serde_json::from_slice(text)?);
+    let object: Arc<K> = Arc::new(K::from_json(text)?);
     DECODED.with_borrow_mut(|decoded| decoded.keep(text, kind, object.clone()));
     Ok(object)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
     use super::*;
+
+    const TEXT: &[u8] = br#"{"metadata":{"name":"settings"}}"#;
 
     #[test]
     fn one_text_is_one_object_while_somebody_holds_it() {
-        let text = Bytes::from_static(b"[1,2]");
-        let numbers = decoded::<Vec<u8>>(&text).unwrap();
-        assert!(Arc::ptr_eq(&numbers, &decoded(&text.clone()).unwrap()));
-        assert_eq!(*decoded::<Vec<f64>>(&text).unwrap(), [1.0, 2.0], "as another kind");
-        assert!(decoded::<Vec<u8>>(&text.slice(..4)).is_err(), "a part of it is another text");
-        let elsewhere = Bytes::from(text.to_vec());
-        assert!(!Arc::ptr_eq(&numbers, &decoded(&elsewhere).unwrap()));
+        let text = Bytes::from_static(TEXT);
+        let settings = decoded::<ConfigMap>(&text).unwrap();
+        assert!(Arc::ptr_eq(&settings, &decoded(&text.clone()).unwrap()));
+        let secret = decoded::<Secret>(&text).unwrap();
+        assert_eq!(secret.metadata.name.as_deref(), Some("settings"), "as another kind");
+        assert!(decoded::<ConfigMap>(&text.slice(..4)).is_err(), "a part of it is another text");
+        let elsewhere = Bytes::from(TEXT.to_vec());
+        assert!(!Arc::ptr_eq(&settings, &decoded(&elsewhere).unwrap()));
     }
 
     #[test]
     fn texts_of_no_use_are_forgotten() {
-        let held = Bytes::from(b"[0]".to_vec());
-        let first = decoded::<Vec<u8>>(&held).unwrap();
+        let held = Bytes::from(TEXT.to_vec());
+        let first = decoded::<ConfigMap>(&held).unwrap();
         for _ in 0..3 * TEXTS_LEAST {
-            decoded::<Vec<u8>>(&Bytes::from(b"[1]".to_vec())).unwrap();
+            decoded::<ConfigMap>(&Bytes::from(TEXT.to_vec())).unwrap();
         }
         let known = DECODED.with_borrow(|decoded| decoded.known.len());
         assert!(known <= TEXTS_LEAST, "{known} texts");

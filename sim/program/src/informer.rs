@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
+use kinds::Kind;
 use kube::Resource;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::watch::{Object, Seen, Selection, list_and_watch};
@@ -56,10 +56,7 @@ impl<K> Clone for Informer<K> {
     }
 }
 
-impl<K> Informer<K>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+impl<K: Kind + Resource> Informer<K> {
     /// Starts to list and watch in a background task of `tasks`. `on_change` runs after the cache has taken a change;
     /// it must not block.
     pub fn start(

@@ -11,7 +11,6 @@ mod context;
 mod decoded;
 mod files;
 mod informer;
-mod instances;
 mod logs;
 mod network;
 mod objects;
@@ -24,7 +23,7 @@ pub use api::{Apis, ConnectError, connect_kubeconfig};
 pub use context::{Context, Identity, Main, program};
 pub use files::Files;
 pub use informer::{Change, Informer};
-pub use instances::instances;
+pub use kinds::Kind;
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
     DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,

@@ -3,7 +3,6 @@
 //! Requests are kube's own. What differs is the answer: it is read through [`crate::decoded`], so that a controller that
 //! reads an object which a cache holds already, or writes one that a watch will bring, costs no second reading.
 
-use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -11,11 +10,11 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::autoscaling::v1::Scale;
+use kinds::Kind;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::core::{Request, Status, request};
 use kube::{Client, Error, Resource};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -104,8 +103,9 @@ impl<K> Api<K> {
 
     /// Replaces an object's scale.
     pub async fn replace_scale(&self, name: &str, scale: &Scale) -> Result<(), Error> {
+        let body = serde_json::to_vec(scale).map_err(Error::SerdeError)?;
         let parameters = PostParams::default();
-        let request = self.request.replace_subresource("scale", name, &parameters, json(scale)?);
+        let request = self.request.replace_subresource("scale", name, &parameters, body);
         self.send(request).await.map(drop)
     }
 
@@ -120,7 +120,7 @@ impl<K> Api<K> {
     }
 }
 
-impl<K: DeserializeOwned + Any + Send + Sync> Api<K> {
+impl<K: Kind> Api<K> {
     /// Reads an object.
     pub async fn get(&self, name: &str) -> Result<Arc<K>, Error> {
         self.read(self.request.get(name, &GetParams::default())).await
@@ -175,26 +175,17 @@ impl<K: DeserializeOwned + Any + Send + Sync> Api<K> {
     }
 
     /// Makes an object.
-    pub async fn create(&self, object: &K) -> Result<Answer<K>, Error>
-    where
-        K: Serialize,
-    {
+    pub async fn create(&self, object: &K) -> Result<Answer<K>, Error> {
         self.write(self.request.create(&PostParams::default(), json(object)?)).await
     }
 
     /// Replaces an object.
-    pub async fn replace(&self, name: &str, object: &K) -> Result<Answer<K>, Error>
-    where
-        K: Serialize,
-    {
+    pub async fn replace(&self, name: &str, object: &K) -> Result<Answer<K>, Error> {
         self.write(self.request.replace(name, &PostParams::default(), json(object)?)).await
     }
 
     /// Replaces an object's status.
-    pub async fn replace_status(&self, name: &str, object: &K) -> Result<Answer<K>, Error>
-    where
-        K: Serialize,
-    {
+    pub async fn replace_status(&self, name: &str, object: &K) -> Result<Answer<K>, Error> {
         let parameters = PostParams::default();
         self.write(self.request.replace_subresource("status", name, &parameters, json(object)?)).await
     }
@@ -203,15 +194,15 @@ impl<K: DeserializeOwned + Any + Send + Sync> Api<K> {
 /// What an object has become by a write, which most writers do not need to read.
 pub struct Answer<K>(Bytes, PhantomData<fn() -> K>);
 
-impl<K: DeserializeOwned + Any + Send + Sync> Answer<K> {
+impl<K: Kind> Answer<K> {
     /// The object.
     pub fn read(&self) -> Result<Arc<K>, Error> {
         decoded(&self.0).map_err(Error::SerdeError)
     }
 }
 
-fn json(object: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(object).map_err(Error::SerdeError)
+fn json(object: &impl Kind) -> Result<Vec<u8>, Error> {
+    object.to_json().map_err(Error::SerdeError)
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {

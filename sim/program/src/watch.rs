@@ -5,7 +5,6 @@
 //!
 //! A change reaches every cache of its kind as the same text: the first cache reads it, the others share its object.
 
-use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +12,11 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use clock::Clock;
 use http_body_util::BodyExt as _;
+use kinds::Kind;
 use kube::Client;
 use kube::api::{ListParams, WatchParams};
 use kube::client::Body;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -68,7 +67,7 @@ pub struct Object(Bytes);
 
 impl Object {
     /// The object as its kind; nothing if it is none, which an API server that checks its objects does not send.
-    pub fn typed<K: DeserializeOwned + Any + Send + Sync>(&self) -> Option<Arc<K>> {
+    pub fn typed<K: Kind>(&self) -> Option<Arc<K>> {
         decoded(&self.0).ok()
     }
 

@@ -14,6 +14,7 @@ apiserver -> clock tree
 canary -> crd
 cluster -> clock program
 coalmine -> clock lint loadgen local remote report testbed whatif
+crd -> kinds
 fastpath -> canary clock crd promql
 fixtures -> clock loadgen program
 flagger -> canary clock crd program
@@ -23,7 +24,7 @@ lint -> canary crd whatif
 live -> apiserver
 local -> apiserver clock live program testbed tree
 mesh -> clock crd program tree
-program -> clock
+program -> clock kinds
 prometheus -> clock program promql yaml
 remote -> clock
 report -> testbed whatif
@@ -32,7 +33,7 @@ whatif -> canary clock crd fastpath promql
 ";
 
 /// Crates that decide without doing: no runtime, no sockets, no client, no entropy in their dependency trees.
-const PURE: [&str; 3] = ["canary", "crd", "promql"];
+const PURE: [&str; 4] = ["canary", "crd", "kinds", "promql"];
 
 /// What a pure crate's tree must not hold.
 const IMPURE: [&str; 7] = ["tokio", "hyper", "kube-client", "kube-runtime", "getrandom", "rand", "mio"];

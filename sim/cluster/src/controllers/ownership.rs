@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::Resource;
 use kube::api::Patch;
-use program::{Api, Change, Informer};
-use serde::de::DeserializeOwned;
+use program::{Api, Change, Informer, Kind};
 use serde_json::json;
 
 use super::Key;
@@ -46,7 +45,7 @@ pub(super) fn owners_of<K>(
     selector: impl Fn(&K) -> Option<LabelSelector>,
 ) -> Vec<Key>
 where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Kind + Resource,
 {
     let pod = change.object();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -112,7 +111,7 @@ pub(super) async fn carry_out<K, O>(
 ) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = ()> + Sync,
-    O: Resource + DeserializeOwned + Send + Sync + 'static,
+    O: Kind + Resource,
 {
     let mut owners = object.meta().owner_references.clone().unwrap_or_default();
     match claim {
