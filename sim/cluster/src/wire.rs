@@ -429,8 +429,8 @@ impl Link {
         let chosen = match self.table().and_then(|table| self.choose(table.endpoints(to))) {
             Some(chosen) => Some(chosen),
             None => {
-                let clusters = self.wire.state().clusters.clone();
-                clusters.iter().find_map(|net| self.choose(net.services.table().balanced(to)))
+                let state = self.wire.state();
+                state.clusters.iter().find_map(|net| self.choose(net.services.table().balanced(to)))
             }
         }?;
         // An endpoint that is gone, though kube-proxy has not heard of it, is refused like no endpoint at all.

@@ -11,8 +11,8 @@ use crd::TrafficPolicy;
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use program::{
-    Context, DialError, ExitCode, Handler, Latency, Main, Peer, Proxy, Request, Response, latency, respond,
-    settle,
+    Context, DialError, ExitCode, Handler, Latency, Main, Peer, Proxy, Request, Response, add_latency,
+    latency, respond, settle,
 };
 use rand::{Rng as _, RngExt as _};
 
@@ -171,17 +171,17 @@ impl Envoy {
     /// A request that leaves the pod.
     async fn leave(&self, request: Request) -> Result<Response, DialError> {
         let uri = request.uri();
-        let dialled = uri.host().unwrap_or_default().to_owned();
+        let dialled = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(80);
         // Traffic is captured on its way to an address: a name that does not resolve never gets here.
-        let address = self.context.network.resolve(&dialled)?;
+        let address = self.context.network.resolve(dialled)?;
         if self.excluded_outbound.contains(&port) {
             return self.context.network.dial(SocketAddr::new(address, port), request).await;
         }
         let config = self.control_plane.config();
         let caller = self.caller(Vec::new());
         let host = authority(&request).unwrap_or(dialled);
-        let decision = self.decide(&config, &caller, &host, port, &request);
+        let decision = self.decide(&config, &caller, host, port, &request);
         self.carry_out(decision, request, Some(SocketAddr::new(address, port))).await
     }
 
@@ -191,14 +191,13 @@ impl Envoy {
         let here = SocketAddr::new(self.context.network.local_ip(), port);
         // The Service in front of the gateway says which of its ports this is.
         let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
-        let host =
-            authority(&request).or_else(|| request.uri().host().map(str::to_owned)).unwrap_or_default();
+        let host = authority(&request).or_else(|| request.uri().host()).unwrap_or_default();
         let mut listens = false;
         let mut gateways = Vec::new();
         for entrance in config.entrances.iter().filter(|entrance| self.is_selected(&config, entrance)) {
             for (_, hosts) in entrance.servers.iter().filter(|(port, _)| *port == outer) {
                 listens = true;
-                if hosts.iter().any(|pattern| host_fit(pattern, &host).is_some()) {
+                if hosts.iter().any(|pattern| host_fit(pattern, host).is_some()) {
                     gateways.push(entrance.key.as_str());
                     break;
                 }
@@ -211,7 +210,7 @@ impl Envoy {
         let decision = if caller.gateways.is_empty() {
             Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None }
         } else {
-            self.decide(&config, &caller, &host, outer, &request)
+            self.decide(&config, &caller, host, outer, &request)
         };
         self.carry_out(decision, request, None).await
     }
@@ -391,8 +390,7 @@ impl Envoy {
             if !(may_retry && retries_left) {
                 // Time lost before the last attempt counts too.
                 let lost = attempt_began - began;
-                let total = latency(&response) + lost;
-                response.extensions_mut().insert(Latency(total));
+                let total = add_latency(&mut response, lost);
                 let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
                 response.headers_mut().insert(UPSTREAM_TIME, millis);
                 return (response, Arc::clone(&endpoint.workload), flag);
@@ -558,14 +556,10 @@ fn copy(request: &Request) -> Request {
 }
 
 /// The host of the `Host` header, without its port.
-fn authority(request: &Request) -> Option<String> {
+fn authority(request: &Request) -> Option<&str> {
     let host = request.headers().get(header::HOST)?.to_str().ok()?;
-    Some(
-        host.rsplit_once(':')
-            .filter(|(_, port)| port.parse::<u16>().is_ok())
-            .map_or(host, |(host, _)| host)
-            .to_owned(),
-    )
+    let port = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    Some(port.map_or(host, |(host, _)| host))
 }
 
 /// The service that a client without a proxy means.
@@ -574,8 +568,8 @@ fn asked_service(
     request: &Request,
     namespace: &str,
 ) -> Option<(Arc<str>, Arc<str>, Arc<str>)> {
-    let host = authority(request).or_else(|| request.uri().host().map(str::to_owned))?;
-    config.service(&host, namespace).map(service_labels)
+    let host = authority(request).or_else(|| request.uri().host())?;
+    config.service(host, namespace).map(service_labels)
 }
 
 fn service_labels(service: &Arc<Service>) -> (Arc<str>, Arc<str>, Arc<str>) {

@@ -27,7 +27,7 @@ pub use kinds::Kind;
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
     DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,
-    latency, respond, respond_json, settle,
+    add_latency, latency, respond, respond_json, settle,
 };
 pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};

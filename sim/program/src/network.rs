@@ -171,12 +171,26 @@ pub fn latency(response: &Response) -> Duration {
     response.extensions().get::<Latency>().map_or(Duration::ZERO, |latency| latency.0)
 }
 
+/// Adds `more` to the response's latency; returns what it is then.
+pub fn add_latency(response: &mut Response, more: Duration) -> Duration {
+    let extensions = response.extensions_mut();
+    // In place: to insert it again would allocate again.
+    match extensions.get_mut::<Latency>() {
+        Some(Latency(total)) => {
+            *total += more;
+            *total
+        }
+        None => {
+            extensions.insert(Latency(more));
+            more
+        }
+    }
+}
+
 /// Adds `more` to the response's latency and sleeps until `started` (the clock's elapsed time when the request was
 /// sent) plus the whole latency, unless less than one millisecond of it is left.
 pub async fn settle(clock: &Clock, started: Duration, more: Duration, response: &mut Response) {
-    let total = latency(response) + more;
-    response.extensions_mut().insert(Latency(total));
-    let due = started + total;
+    let due = started + add_latency(response, more);
     if due.saturating_sub(clock.elapsed()) >= Duration::from_millis(1) {
         clock.sleep_until_elapsed(due).await;
     }
