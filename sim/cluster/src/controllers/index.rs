@@ -1,7 +1,7 @@
 //! Objects by label and by owner, kept up by an informer's changes: what a controller asks for one of its objects must
 //! not cost a walk over all objects of a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -11,19 +11,18 @@ use program::Change;
 use super::ownership::controller_of;
 use super::selector::selects;
 
-/// Objects by namespace and name.
-type Named<K> = BTreeMap<(String, String), Arc<K>>;
+/// Namespace and name.
+type Name = (String, String);
 
 /// An index of one kind's objects. Cheap to clone; clones share it.
 pub(super) struct Index<K>(Arc<Mutex<Entries<K>>>);
 
 struct Entries<K> {
+    objects: BTreeMap<Name, Arc<K>>,
     /// By namespace, label and value.
-    labelled: BTreeMap<(String, String, String), Named<K>>,
+    labelled: BTreeMap<(String, String, String), BTreeSet<Name>>,
     /// By the uid of the controlling owner.
-    owned: BTreeMap<String, Named<K>>,
-    /// By namespace.
-    all: BTreeMap<String, Named<K>>,
+    owned: BTreeMap<String, BTreeSet<Name>>,
 }
 
 impl<K> Clone for Index<K> {
@@ -34,7 +33,7 @@ impl<K> Clone for Index<K> {
 
 impl<K> Default for Index<K> {
     fn default() -> Self {
-        let entries = Entries { labelled: BTreeMap::new(), owned: BTreeMap::new(), all: BTreeMap::new() };
+        let entries = Entries { objects: BTreeMap::new(), labelled: BTreeMap::new(), owned: BTreeMap::new() };
         Index(Arc::new(Mutex::new(entries)))
     }
 }
@@ -44,6 +43,9 @@ impl<K: Resource> Index<K> {
     pub(super) fn observe(&self, change: &Change<'_, K>) {
         let mut entries = self.lock();
         match change {
+            Change::Applied { old: Some(old), new } if is_filed_alike(old.as_ref(), new.as_ref()) => {
+                entries.objects.insert(name(new), Arc::clone(new));
+            }
             Change::Applied { old, new } => {
                 if let Some(old) = old {
                     entries.remove(old);
@@ -63,25 +65,33 @@ impl<K: Resource> Index<K> {
     ) -> Vec<Arc<K>> {
         let entries = self.lock();
         let fits = |object: &&Arc<K>| selects(selector, object.meta().labels.as_ref());
-        let found: Vec<&Arc<K>> = entries
-            .narrowest(namespace, selector)
-            .map_or_else(Vec::new, |named| named.values().filter(fits).collect());
-        let owned = uid.and_then(|uid| entries.owned.get(uid)).into_iter().flatten();
-        let owned = owned.map(|(_, object)| object).filter(|object| !fits(object));
-        let mut all: Vec<Arc<K>> = found.into_iter().chain(owned).cloned().collect();
+        let mut all: Vec<Arc<K>> = match entries.narrowest(namespace, selector) {
+            Narrowest::Nothing => Vec::new(),
+            Narrowest::Some(names) => entries.named(names).filter(fits).cloned().collect(),
+            Narrowest::Namespace => {
+                let first = (namespace.to_owned(), String::new());
+                let within = entries.objects.range(first..).take_while(|((of, _), _)| of == namespace);
+                within.map(|(_, object)| object).filter(fits).cloned().collect()
+            }
+        };
+        let owned = uid.and_then(|uid| entries.owned.get(uid));
+        let owned = owned.into_iter().flat_map(|names| entries.named(names));
+        all.extend(owned.filter(|object| !fits(object)).cloned());
         all.sort_by(|one, other| one.meta().name.cmp(&other.meta().name));
         all
     }
 
     /// The objects that `uid` controls, by namespace and name.
     pub(super) fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
-        self.lock().owned.get(uid).map(|named| named.values().cloned().collect()).unwrap_or_default()
+        let entries = self.lock();
+        entries.owned.get(uid).map(|names| entries.named(names).cloned().collect()).unwrap_or_default()
     }
 
     /// The objects of a namespace with a label, by name.
     pub(super) fn labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<Arc<K>> {
         let key = (namespace.to_owned(), label.to_owned(), value.to_owned());
-        self.lock().labelled.get(&key).map(|named| named.values().cloned().collect()).unwrap_or_default()
+        let entries = self.lock();
+        entries.labelled.get(&key).map(|names| entries.named(names).cloned().collect()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<K>> {
@@ -89,37 +99,47 @@ impl<K: Resource> Index<K> {
     }
 }
 
+/// The smallest set that holds everything that a selector selects.
+enum Narrowest<'a> {
+    Nothing,
+    Some(&'a BTreeSet<Name>),
+    /// The selector names no label and value: any object of the namespace may be.
+    Namespace,
+}
+
 impl<K: Resource> Entries<K> {
-    /// The smallest set that holds everything that a selector selects; nothing if there is none.
-    fn narrowest(&self, namespace: &str, selector: &LabelSelector) -> Option<&Named<K>> {
-        let pairs = selector.match_labels.iter().flatten();
-        let mut narrowest = self.all.get(namespace)?;
-        for (label, value) in pairs {
-            let found = self.labelled.get(&(namespace.to_owned(), label.clone(), value.clone()))?;
-            if found.len() < narrowest.len() {
-                narrowest = found;
+    fn named<'a>(&'a self, names: &'a BTreeSet<Name>) -> impl Iterator<Item = &'a Arc<K>> {
+        names.iter().filter_map(|name| self.objects.get(name))
+    }
+
+    fn narrowest(&self, namespace: &str, selector: &LabelSelector) -> Narrowest<'_> {
+        let mut narrowest: Option<&BTreeSet<Name>> = None;
+        for (label, value) in selector.match_labels.iter().flatten() {
+            let found = self.labelled.get(&(namespace.to_owned(), label.clone(), value.clone()));
+            let Some(found) = found else { return Narrowest::Nothing };
+            if narrowest.is_none_or(|narrowest| found.len() < narrowest.len()) {
+                narrowest = Some(found);
             }
         }
-        Some(narrowest)
+        narrowest.map_or(Narrowest::Namespace, Narrowest::Some)
     }
 
     fn insert(&mut self, object: &Arc<K>) {
-        let meta = object.meta();
         let name = name(object);
         for key in labels(object) {
-            self.labelled.entry(key).or_default().insert(name.clone(), Arc::clone(object));
+            self.labelled.entry(key).or_default().insert(name.clone());
         }
-        if let Some(owner) = controller_of(meta) {
-            self.owned.entry(owner.uid.clone()).or_default().insert(name.clone(), Arc::clone(object));
+        if let Some(owner) = controller_of(object.meta()) {
+            self.owned.entry(owner.uid.clone()).or_default().insert(name.clone());
         }
-        self.all.entry(name.0.clone()).or_default().insert(name, Arc::clone(object));
+        self.objects.insert(name, Arc::clone(object));
     }
 
     fn remove(&mut self, object: &Arc<K>) {
-        fn take<Q: Ord, K>(map: &mut BTreeMap<Q, Named<K>>, key: &Q, name: &(String, String)) {
-            if let Some(named) = map.get_mut(key) {
-                named.remove(name);
-                if named.is_empty() {
+        fn take<Q: Ord>(map: &mut BTreeMap<Q, BTreeSet<Name>>, key: &Q, name: &Name) {
+            if let Some(names) = map.get_mut(key) {
+                names.remove(name);
+                if names.is_empty() {
                     map.remove(key);
                 }
             }
@@ -131,11 +151,18 @@ impl<K: Resource> Entries<K> {
         if let Some(owner) = controller_of(object.meta()) {
             take(&mut self.owned, &owner.uid, &name);
         }
-        take(&mut self.all, &name.0, &name);
+        self.objects.remove(&name);
     }
 }
 
-fn name<K: Resource>(object: &Arc<K>) -> (String, String) {
+/// Whether two states of an object are found by the same labels and owner, as most changes leave it.
+fn is_filed_alike<K: Resource>(one: &K, other: &K) -> bool {
+    let (one, other) = (one.meta(), other.meta());
+    one.labels == other.labels
+        && controller_of(one).map(|owner| &owner.uid) == controller_of(other).map(|owner| &owner.uid)
+}
+
+fn name<K: Resource>(object: &Arc<K>) -> Name {
     let meta = object.meta();
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
@@ -184,6 +211,11 @@ mod tests {
         let changed = pod("a", json!({"app": "z"}), None);
         index.observe(&Change::Applied { old: Some(&first), new: &changed });
         check(json!({"matchLabels": {"app": "x"}}), Some("u1"), &["b", "c"]);
+        let as_before = pod("a", json!({"app": "z"}), None);
+        index.observe(&Change::Applied { old: Some(&changed), new: &as_before });
+        let found = index.labelled("test", "app", "z");
+        assert!(Arc::ptr_eq(&found[0], &as_before), "the newest state");
+        check(json!({}), None, &["a", "b", "c"]);
         index.observe(&Change::Deleted(&second));
         check(json!({"matchLabels": {"app": "x"}}), None, &[]);
         assert_eq!(index.labelled("test", "app", "z").len(), 1);
