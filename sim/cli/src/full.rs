@@ -15,7 +15,7 @@ use ::whatif::tally::Tally;
 use ::whatif::tick::{Failure, Reason};
 use ::whatif::{Policy, Setting};
 use testbed::RunOptions;
-use testbed::scenario::Loaded;
+use testbed::scenario::{Loaded, Span};
 use testbed::timeline::Event;
 
 /// Runs rollouts in the testbed, each with its index for a seed.
@@ -25,15 +25,18 @@ pub fn engine<'p>(
     progress: &'p (dyn Fn(u64) + Sync),
 ) -> impl Fn(&Setting<'_>, Range<u64>) -> Result<Tally, String> + Sync + 'p {
     move |setting, indices| {
+        let scenario = load(setting)?;
         let next = AtomicU64::new(indices.start);
         let sum = Mutex::new((Tally::default(), None));
         let work = || {
+            let mut scenario = scenario.clone();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= indices.end {
                     return;
                 }
-                let result = rollout(setting, seed.wrapping_mul(1_000_003).wrapping_add(index));
+                let seed = seed.wrapping_mul(1_000_003).wrapping_add(index);
+                let result = rollout(setting, &mut scenario, seed);
                 let mut sum = sum.lock().expect("no holder of this lock panics");
                 match result {
                     Ok(outcome) => sum.0.add(&outcome),
@@ -77,11 +80,19 @@ pub fn differences(experiment: &Experiment, points: &[Point]) -> Result<Vec<Stri
     Ok(all)
 }
 
-fn rollout(setting: &Setting<'_>, seed: u64) -> Result<Outcome, String> {
-    let text = scenario::scenario(setting, seed)?;
-    let loaded = Loaded::parse("whatif.yaml", Path::new("."), &text)
-        .map_err(|error| format!("the scenario of rollout {seed}: {}", error.problems.join("; ")))?;
-    let run = testbed::run(&loaded, &RunOptions { seed: None, until: None });
+/// The scenario that all rollouts of a setting are, but for the seed and the moment of the release.
+fn load(setting: &Setting<'_>) -> Result<Loaded, String> {
+    let text = scenario::scenario(setting, 0)?;
+    Loaded::parse("whatif.yaml", Path::new("."), &text)
+        .map_err(|error| format!("the rollouts' scenario: {}", error.problems.join("; ")))
+}
+
+fn rollout(setting: &Setting<'_>, scenario: &mut Loaded, seed: u64) -> Result<Outcome, String> {
+    let mut steps = scenario.scenario.spec.steps.iter_mut().map(|step| &mut step.value);
+    let release = steps.find(|step| step.mark.as_deref() == Some(scenario::RELEASE));
+    let release = release.expect("the scenario has a release");
+    release.after = Some(Span(scenario::release_after(setting, seed)));
+    let run = testbed::run(scenario, &RunOptions { seed: Some(seed), until: None });
     read(setting.policy, &run)
 }
 

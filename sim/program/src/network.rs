@@ -206,9 +206,9 @@ pub fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response
 }
 
-/// A JSON response.
-pub fn respond_json(status: StatusCode, body: &serde_json::Value) -> Response {
-    let mut response = respond(status, body.to_string());
+/// A JSON response; `body` is JSON.
+pub fn respond_json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = respond(status, body);
     response.headers_mut().insert(
         http::header::CONTENT_TYPE,
         http::HeaderValue::from_static("application/json; charset=utf-8"),

@@ -71,7 +71,7 @@ impl Failure {
     }
 
     fn response(&self) -> Response {
-        respond_json(self.0, &json!({"status": "error", "errorType": self.1, "error": self.2}))
+        respond_json(self.0, json!({"status": "error", "errorType": self.1, "error": self.2}).to_string())
     }
 }
 
@@ -85,7 +85,7 @@ impl From<QueryError> for Failure {
 }
 
 fn success(data: Json) -> Response {
-    respond_json(StatusCode::OK, &json!({"status": "success", "data": data}))
+    respond_json(StatusCode::OK, json!({"status": "success", "data": data}).to_string())
 }
 
 /// Answers a request below `/api/v1/`.

@@ -1,6 +1,8 @@
 //! A setting as a scenario file for the whole testbed: the same Canary and the same model, with clusters, mesh,
 //! Prometheus, Flagger and load tester in place of the fast path's draws.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::latency::Latency;
@@ -93,6 +95,14 @@ fn replace(value: &mut Value, from: &str, to: &str) {
         Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, from, to)),
         _ => {}
     }
+}
+
+/// How long after the Canary's initialisation the release comes. Where it lies within the interval is the seed's, as on the
+/// fast path; beside the seed itself, nothing else of the scenario is.
+pub fn release_after(setting: &Setting<'_>, seed: u64) -> Duration {
+    let interval = u64::try_from(setting.policy.interval / 1000).unwrap_or_default();
+    let offset = if interval > 0 { seed.wrapping_mul(7919) % interval } else { 0 };
+    Duration::from_secs(60 + offset)
 }
 
 /// The scenario's text.
@@ -210,10 +220,8 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
         steps.push(json!({"traffic": {"start": USERS}}));
     }
     let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": format!("{IMAGE}:{NEW}")}]);
-    // Where the release lies within the interval is the seed's, as on the fast path.
-    let offset = setting.policy.interval / 1000;
-    let pause = 60 + if offset > 0 { seed.wrapping_mul(7919) as i64 % offset } else { 0 }.abs();
-    steps.push(json!({"name": "the new version is released", "after": format!("{pause}s"), "mark": RELEASE,
+    let pause = crate::Span::from_millis(release_after(setting, seed).as_millis() as u64);
+    steps.push(json!({"name": "the new version is released", "after": pause, "mark": RELEASE,
         "patch": {"cluster": "data", "kind": "Deployment", "namespace": namespace, "name": target, "type": "json", "patch": image}}));
     let document = json!({
         "apiVersion": "coalmine.dev/v1alpha1",

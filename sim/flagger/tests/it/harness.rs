@@ -88,7 +88,7 @@ impl World {
         };
         let result = if blind { json!([]) } else { json!([{"metric": {}, "value": [0, value]}]) };
         let answer = json!({"status": "success", "data": {"resultType": "vector", "result": result}});
-        respond_json(StatusCode::OK, &answer)
+        respond_json(StatusCode::OK, answer.to_string())
     }
 }
 

@@ -8,7 +8,7 @@ mod shard;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use apiserver::{Admission, ApiServer};
 use clock::{Clock, Seed};
@@ -138,7 +138,7 @@ impl World {
             None => None,
             Some(mesh) => {
                 let config = client(&mesh.control_plane)?;
-                create_definitions(&config, crd::manifests::ISTIO).await?;
+                create_definitions(&config).await?;
                 let mut data = Vec::new();
                 for name in &mesh.data {
                     data.push((name.clone(), client(name)?));
@@ -365,15 +365,20 @@ impl Admission for Injector {
     }
 }
 
-/// Creates the CustomResourceDefinitions of a manifest.
-async fn create_definitions(client: &Client, manifest: &str) -> Result<(), String> {
+/// Creates Istio's CustomResourceDefinitions.
+async fn create_definitions(client: &Client) -> Result<(), String> {
+    // Read once, however many testbeds a process has.
+    static DEFINITIONS: OnceLock<Result<Vec<DynamicObject>, String>> = OnceLock::new();
+    let definitions = DEFINITIONS.get_or_init(|| {
+        let objects = gitops::manifests::parse("Istio's definitions", crd::manifests::ISTIO)
+            .map_err(|error| error.to_string())?;
+        let object = |object| serde_json::from_value(object).map_err(|error| error.to_string());
+        objects.into_iter().map(object).collect()
+    });
     let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-    let objects =
-        gitops::manifests::parse("Istio's definitions", manifest).map_err(|error| error.to_string())?;
-    for object in objects {
-        let definition = serde_json::from_value(object).map_err(|error| error.to_string())?;
-        api.create(&definition).await.map_err(|error| error.to_string())?;
+    for definition in definitions.as_ref().map_err(String::clone)? {
+        api.create(definition).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
