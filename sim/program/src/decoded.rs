@@ -6,7 +6,7 @@
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ struct Known {
 #[derive(Default)]
 struct Decoded {
     /// By the place of the text, and the kind that it was read as.
-    known: HashMap<(usize, TypeId), Known>,
+    known: BTreeMap<(usize, TypeId), Known>,
     /// The objects read last, the oldest in front.
     recent: VecDeque<Arc<Shared>>,
     /// How many texts may be known before those of no use are forgotten.
