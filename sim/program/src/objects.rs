@@ -222,7 +222,7 @@ pub(crate) async fn answer(client: &Client, request: Built) -> Result<Bytes, Err
 fn refusal(code: http::StatusCode, text: &[u8]) -> Error {
     let status = serde_json::from_slice(text).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(text);
-        Status::failure(text.trim(), "Failed to parse error data").with_code(code.as_u16())
+        Status::failure(text.trim(), "the answer is no Status").with_code(code.as_u16())
     });
     Error::Api(status.boxed())
 }
