@@ -3,9 +3,8 @@
 //! One cluster with the mesh's control plane, Prometheus and Flagger, and some number of Deployments, each with a Canary
 //! of its own. All of them get a new version in the same moment and are promoted. The table has wall time against
 //! virtual time, and how often virtual time is faster: from that moment to the last promotion, which is mostly pods that
-//! start and stop, and while all of them are in phase `Progressing`. Wall time per canary should not grow. The policy is that of Flagger's tutorial for Istio (a minute, steps of 10 %
-//! to 50 %), and the same with half a minute.
-//! Options: `--canaries A,B,C` (100,300,1000), `--interval SECONDS` (60 and 30).
+//! start and stop, and while all of them are in phase `Progressing`. Wall time per canary should not grow. The policy is
+//! that of Flagger's tutorial for Istio (a minute, steps of 10 % to 50 %), and the same with half a minute. Options: `--canaries A,B,C` (100,300,1000), `--interval SECONDS` (60 and 30).
 #![allow(
     clippy::disallowed_methods,
     missing_docs,

@@ -97,8 +97,8 @@ fn replace(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// How long after the Canary's initialisation the release comes. Where it lies within the interval is the seed's, as on the
-/// fast path; beside the seed itself, nothing else of the scenario is.
+/// How long after the Canary's initialisation the release comes: where it lies within the interval is the seed's, as on the
+/// fast path. Scenarios of one setting differ in nothing but this and the seed itself.
 pub fn release_after(setting: &Setting<'_>, seed: u64) -> Duration {
     let interval = u64::try_from(setting.policy.interval / 1000).unwrap_or_default();
     let offset = if interval > 0 { seed.wrapping_mul(7919) % interval } else { 0 };
@@ -268,4 +268,36 @@ fn gateways(policy: &Policy, namespace: &str) -> (Value, bool) {
         .collect();
     let through = !objects.is_empty() && !service.hosts.is_empty();
     (json!(objects), through)
+}
+
+#[cfg(test)]
+mod tests {
+    use crd::Canary;
+
+    use super::*;
+    use crate::ServiceModel;
+
+    #[test]
+    fn scenarios_of_a_setting_differ_in_seed_and_release_alone() {
+        let manifest = include_str!("../../../fixtures/article/flagger/podinfo/canary.yaml");
+        let canary: Canary = serde_saphyr::from_str(manifest).unwrap();
+        let policy = Policy::new(canary, canary::Dialect::Latest, &[], &|_| None);
+        let model = ServiceModel::default();
+        let setting = Setting::new(&policy, &model, "good").unwrap();
+        // What is the same, and the two that are not.
+        let parts = |seed| {
+            let text = scenario(&setting, seed).unwrap();
+            let mut document: Value = serde_saphyr::from_str(&text).unwrap();
+            let own = document["spec"]["seed"].take();
+            let steps = document["spec"]["steps"].as_array_mut().unwrap();
+            let release = steps.iter_mut().find(|step| step["mark"] == RELEASE).unwrap();
+            let after = release["after"].take();
+            (document, own, after)
+        };
+        let ((same, one, early), (too, other, late)) = (parts(1), parts(2));
+        assert_eq!(same, too);
+        assert_eq!((one, early), (json!(1), json!("1m29s")));
+        assert_eq!((other, late), (json!(2), json!("1m28s")));
+        assert_eq!(release_after(&setting, 1), Duration::from_secs(89));
+    }
 }
