@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use clock::{Clock, Rng, Seed};
-use futures::future::BoxFuture;
 use program::{
-    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response,
-    Termination, settle,
+    DialError, Endings, Handler, ListenError, Listening, Lost, Network, Proxy, Reply, Request, Response,
+    Stage, Termination,
 };
 use rand::RngExt as _;
 
@@ -44,6 +43,7 @@ struct Shared {
     seed: Seed,
     /// The place among the testbeds of this machine, if pods have addresses that sockets can have.
     loopback: Option<u8>,
+    endings: Endings,
     state: Mutex<State>,
 }
 
@@ -92,16 +92,39 @@ struct Process {
 }
 
 impl Process {
-    /// Waits for an answer; the process may end first.
-    async fn answer(
-        &self,
-        at: SocketAddr,
-        answer: impl Future<Output = Result<Response, DialError>>,
-    ) -> Result<Response, DialError> {
-        tokio::select! { biased;
-            answer = answer => answer,
-            () = self.over.requested() => Err(DialError::Reset(at.to_string())),
+    /// It ends: requests that it has not answered fail.
+    fn end(&self, endings: &Endings) {
+        self.over.request();
+        endings.announce();
+    }
+
+    /// An answer that this process gives at an address; it may end first.
+    fn answers(self: &Arc<Self>, clock: Clock, at: SocketAddr, started: Duration, reply: Reply) -> Reply {
+        let process = Arc::clone(self);
+        match reply {
+            Reply::Now(_) => reply.map(move |result| process.sends(&clock, at, started, result)),
+            Reply::Later(answer) => Reply::later(async move {
+                let result = tokio::select! { biased;
+                    answer = answer => answer,
+                    () = process.over.requested() => Err(DialError::Reset(at.to_string())),
+                };
+                process.sends(&clock, at, started, result)
+            }),
         }
+    }
+
+    /// A handler that says nothing of its latency took the time that has passed.
+    fn sends(
+        &self,
+        clock: &Clock,
+        at: SocketAddr,
+        started: Duration,
+        result: Result<Response, DialError>,
+    ) -> Result<Response, DialError> {
+        let mut response = result?;
+        response.pass(clock, started, Duration::ZERO);
+        response.guard(&self.over, at);
+        Ok(response)
     }
 }
 
@@ -114,16 +137,10 @@ struct Listener {
 }
 
 impl Handler for Listener {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move {
-            let started = self.clock.elapsed();
-            let served = async {
-                let mut response = self.handler.handle(request).await?;
-                pass(&self.clock, started, Duration::ZERO, &mut response).await;
-                Ok(response)
-            };
-            self.process.answer(self.at, served).await
-        })
+    fn handle(self: Arc<Self>, request: Request) -> Reply {
+        let started = self.clock.elapsed();
+        let reply = Arc::clone(&self.handler).handle(request);
+        self.process.answers(self.clock, self.at, started, reply)
     }
 }
 
@@ -134,14 +151,6 @@ struct Capture {
     process: Arc<Process>,
 }
 
-/// Lets the response's time pass. A handler that says nothing of its latency took the time that has passed.
-async fn pass(clock: &Clock, started: Duration, more: Duration, response: &mut Response) {
-    if response.extensions().get::<Latency>().is_none() {
-        response.extensions_mut().insert(Latency(clock.elapsed() - started));
-    }
-    settle(clock, started, more, response).await;
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
 }
@@ -149,14 +158,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wire {
     /// A network without clusters.
     pub fn new(clock: Clock, seed: Seed) -> Self {
-        Wire(Arc::new(Shared { clock, seed, loopback: None, state: Mutex::default() }))
+        Wire(Arc::new(Shared { clock, seed, loopback: None, endings: Endings::default(), state: Mutex::default() }))
     }
 
     /// A network without clusters whose pods and load balancers have addresses in 127.0.0.0/8, so that sockets of this
     /// machine can stand in front of them. Networks in different places (0 to 4) have different addresses, for up to
     /// 16 clusters each.
     pub fn on_loopback(clock: Clock, seed: Seed, place: u8) -> Self {
-        Wire(Arc::new(Shared { clock, seed, loopback: Some(place), state: Mutex::default() }))
+        let (endings, state) = (Endings::default(), Mutex::default());
+        Wire(Arc::new(Shared { clock, seed, loopback: Some(place), endings, state }))
     }
 
     /// Adds a cluster, or finds it again.
@@ -324,21 +334,25 @@ impl PodEnd {
     }
 
     /// Hands a request to what listens on a port, past the pod's proxy.
-    pub(crate) async fn serve(&self, port: u16, request: Request) -> Result<Response, DialError> {
-        let listener = self.listener(port).ok_or_else(|| self.refused(port))?;
-        listener.handle(request).await
+    pub(crate) fn serve(&self, port: u16, request: Request) -> Reply {
+        match self.listener(port) {
+            Some(listener) => listener.handle(request),
+            None => self.refused(port).into(),
+        }
     }
 
     /// Delivers a request from the network.
-    async fn deliver(&self, port: u16, request: Request) -> Result<Response, DialError> {
+    fn deliver(&self, port: u16, request: Request) -> Reply {
         let capture = lock(&self.capture).clone();
         // Without a listener there is nothing that a proxy could pass the request to.
-        let listener = self.listener(port).ok_or_else(|| self.refused(port))?;
-        let Some(Capture { proxy, process }) = capture else { return listener.handle(request).await };
+        let Some(listener) = self.listener(port) else { return self.refused(port).into() };
+        let Some(Capture { proxy, process }) = capture else { return listener.handle(request) };
         if process.over.is_requested() {
-            return Err(self.refused(port));
+            return self.refused(port).into();
         }
-        process.answer(SocketAddr::new(self.ip, port), proxy.inbound(request, port, listener)).await
+        let started = self.clock.elapsed();
+        let reply = proxy.inbound(request, port, listener);
+        process.answers(self.clock, SocketAddr::new(self.ip, port), started, reply)
     }
 
     fn refused(&self, port: u16) -> DialError {
@@ -375,7 +389,7 @@ impl PodNetwork {
     /// The process is over: its ports close, and requests that it has not answered fail. If it was the pod's proxy, the
     /// pod's traffic still goes to it, and is refused.
     pub(crate) fn end_process(&self) {
-        self.process.over.request();
+        self.process.end(&self.link.wire.0.endings);
         let ended = |listener: &Arc<Listener>| Arc::ptr_eq(&listener.process, &self.process);
         lock(&self.link.end.listeners).retain(|_, listener| !ended(listener));
     }
@@ -388,9 +402,9 @@ impl PodNetwork {
         let capture = lock(&end.capture).take();
         let processes = listeners.values().map(|listener| &listener.process);
         for process in processes.chain(capture.as_ref().map(|capture| &capture.process)) {
-            process.over.request();
+            process.end(&self.link.wire.0.endings);
         }
-        self.process.over.request();
+        self.process.end(&self.link.wire.0.endings);
     }
 }
 
@@ -447,40 +461,88 @@ impl Link {
         })
     }
 
-    async fn unreachable(&self, to: SocketAddr) -> DialError {
-        self.wire.0.clock.sleep(DIAL_TIMEOUT).await;
-        DialError::Unreachable(to.to_string())
+    /// A connection to nowhere.
+    fn unreachable(&self, to: SocketAddr) -> Reply {
+        let clock = self.wire.0.clock;
+        Reply::later(async move {
+            clock.sleep(DIAL_TIMEOUT).await;
+            Err(DialError::Unreachable(to.to_string()))
+        })
     }
 
-    async fn dial(&self, to: SocketAddr, mut request: Request) -> Result<Response, DialError> {
-        let clock = self.wire.0.clock;
+    fn dial(&self, to: SocketAddr, request: Request) -> Reply {
         if is_localhost(to.ip()) {
-            request.extensions_mut().insert(Peer { cluster: Arc::clone(&self.end.cluster), ip: to.ip() });
-            return self.end.serve(to.port(), request).await;
+            return self.end.serve(to.port(), request);
         }
         let (end, port) = match self.target(to) {
-            Some(found) => found?,
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return error.into(),
             // An address of a pod that is gone: the node it was on says so.
             None if matches!(to.ip(), IpAddr::V4(ip) if matches!(ip.octets()[0], 10 | 127)) => {
-                return Err(DialError::Refused(to.to_string()));
+                return DialError::Refused(to.to_string()).into();
             }
-            None => return Err(self.unreachable(to).await),
+            None => return self.unreachable(to),
         };
         let way = if end.ip == self.end.ip {
             Duration::ZERO
         } else {
             match self.wire.way(&self.end.cluster, &end.cluster) {
                 Some(way) => way,
-                None => return Err(self.unreachable(to).await),
+                None => return self.unreachable(to),
             }
         };
-        let started = clock.elapsed();
-        request.extensions_mut().insert(Peer { cluster: Arc::clone(&self.end.cluster), ip: self.end.ip });
-        let mut response = end.deliver(port, request).await?;
-        pass(&clock, started, way, &mut response).await;
-        if self.wire.way(&self.end.cluster, &end.cluster).is_none() {
+        let started = self.wire.0.clock.elapsed();
+        let passage = Passage {
+            wire: self.wire.clone(),
+            between: (Arc::clone(&self.end.cluster), Arc::clone(&end.cluster)),
+            to,
+            started,
+            way,
+        };
+        match end.deliver(port, request) {
+            Reply::Now(result) => Reply::Now(result.map(|result| passage.bring(result))),
+            Reply::Later(answer) => Reply::later(async move { passage.bring(answer.await) }),
+        }
+    }
+}
+
+/// The way of a response between two pods.
+struct Passage {
+    wire: Wire,
+    /// The clusters of who asked and of who answers.
+    between: (Arc<str>, Arc<str>),
+    to: SocketAddr,
+    started: Duration,
+    way: Duration,
+}
+
+impl Passage {
+    fn bring(self, result: Result<Response, DialError>) -> Result<Response, DialError> {
+        let mut response = result?;
+        response.pass(&self.wire.0.clock, self.started, self.way);
+        response.then(self);
+        Ok(response)
+    }
+}
+
+impl Stage for Passage {
+    fn done(&mut self, _: &Response) -> Result<(), Lost> {
+        match self.wire.way(&self.between.0, &self.between.1) {
+            Some(_) => Ok(()),
             // Cut meanwhile: the answer is lost on its way.
-            return Err(self.unreachable(to).await);
+            None => Err(Lost { after: DIAL_TIMEOUT, error: DialError::Unreachable(self.to.to_string()) }),
+        }
+    }
+
+    fn redo(
+        &mut self,
+        clock: &Clock,
+        result: Result<Response, DialError>,
+    ) -> Result<Response, DialError> {
+        let mut response = result?;
+        response.pass(clock, self.started, self.way);
+        if let Err(lost) = self.done(&response) {
+            response.lose(lost);
         }
         Ok(response)
     }
@@ -495,53 +557,56 @@ impl Network for PodNetwork {
         self.link.resolve(host)
     }
 
-    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move {
-            let uri = request.uri();
-            let Some(host) = uri.host() else {
-                return Err(DialError::Invalid(format!("{uri}: no Host in request URL")));
-            };
-            let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
-            let port = uri.port_u16().unwrap_or(default);
-            if host == "localhost" {
-                let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-                return self.link.dial(to, request).await;
+    fn exchange(&self, request: Request) -> Reply {
+        let uri = request.uri();
+        let Some(host) = uri.host() else {
+            return DialError::Invalid(format!("{uri}: no Host in request URL")).into();
+        };
+        let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        if host == "localhost" {
+            return self.link.dial(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), request);
+        }
+        let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        if let Some(ip) = literal.filter(|ip| is_localhost(*ip)) {
+            return self.link.dial(SocketAddr::new(ip, port), request);
+        }
+        if literal == Some(self.local_ip()) {
+            // A pod reaches its own address past its proxy.
+            return self.link.end.serve(port, request);
+        }
+        let capture = lock(&self.link.end.capture).clone();
+        // The proxy's own requests are not redirected to it.
+        let capture = capture.filter(|capture| !Arc::ptr_eq(&capture.process, &self.process));
+        if let Some(Capture { proxy, process }) = capture {
+            let at = SocketAddr::new(self.local_ip(), port);
+            if process.over.is_requested() {
+                return DialError::Refused(at.to_string()).into();
             }
-            let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-            if literal.is_some_and(is_localhost) {
-                return self
-                    .link
-                    .dial(SocketAddr::new(literal.unwrap_or(self.local_ip()), port), request)
-                    .await;
-            }
-            if literal == Some(self.local_ip()) {
-                // A pod reaches its own address past its proxy.
-                return self.link.end.serve(port, request).await;
-            }
-            let capture = lock(&self.link.end.capture).clone();
-            // The proxy's own requests are not redirected to it.
-            let capture = capture.filter(|capture| !Arc::ptr_eq(&capture.process, &self.process));
-            if let Some(Capture { proxy, process }) = capture {
-                let at = SocketAddr::new(self.local_ip(), port);
-                if process.over.is_requested() {
-                    return Err(DialError::Refused(at.to_string()));
-                }
-                let clock = self.link.wire.0.clock;
-                let started = clock.elapsed();
-                let mut response = process.answer(at, proxy.outbound(request)).await?;
-                pass(&clock, started, Duration::ZERO, &mut response).await;
-                return Ok(response);
-            }
-            let ip = match literal {
-                Some(ip) => ip,
-                None => self.link.resolve(host)?,
-            };
-            self.link.dial(SocketAddr::new(ip, port), request).await
-        })
+            let clock = self.link.wire.0.clock;
+            let started = clock.elapsed();
+            return process.answers(clock, at, started, proxy.outbound(request));
+        }
+        let ip = match literal {
+            Some(ip) => ip,
+            None => match self.link.resolve(host) {
+                Ok(ip) => ip,
+                Err(error) => return error.into(),
+            },
+        };
+        self.link.dial(SocketAddr::new(ip, port), request)
     }
 
-    fn dial(&self, to: SocketAddr, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self.link.dial(to, request))
+    fn dial(&self, to: SocketAddr, request: Request) -> Reply {
+        self.link.dial(to, request)
+    }
+
+    fn arrive(&self, response: Response) -> Reply {
+        if response.has_arrived() {
+            return response.into();
+        }
+        let (clock, endings) = (self.link.wire.0.clock, self.link.wire.0.endings.clone());
+        Reply::later(async move { response.arrive(&clock, &endings).await })
     }
 
     fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError> {

@@ -207,7 +207,8 @@ impl live::Answer for Bridge {
             head.uri = uri;
             head.version = http::Version::HTTP_11;
             match network.send(Request::from_parts(head, body)).await {
-                Ok(mut answer) => {
+                Ok(answer) => {
+                    let mut answer = answer.into_http();
                     // The socket's server frames the body itself.
                     answer.headers_mut().remove(header::TRANSFER_ENCODING);
                     answer.headers_mut().remove(header::CONNECTION);

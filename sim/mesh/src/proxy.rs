@@ -6,13 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clock::Rng;
+use clock::{Clock, Rng};
 use crd::TrafficPolicy;
-use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use program::{
-    Context, DialError, ExitCode, Handler, Latency, Main, Peer, Proxy, Request, Response, add_latency,
-    latency, respond, settle,
+    Context, DialError, ExitCode, Handler, Lost, Main, Proxy, Reply, Request, Response, Stage, respond,
 };
 use rand::{Rng as _, RngExt as _};
 
@@ -123,20 +121,20 @@ struct Envoy {
 struct Stats(Arc<Envoy>);
 
 impl Handler for Stats {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+    fn handle(self: Arc<Self>, request: Request) -> Reply {
         let answer = match request.uri().path() {
             "/stats/prometheus" | "/metrics" => respond(StatusCode::OK, self.0.metrics.page()),
             _ => respond(StatusCode::NOT_FOUND, ""),
         };
-        Box::pin(std::future::ready(Ok(answer)))
+        answer.into()
     }
 }
 
 struct Health;
 
 impl Handler for Health {
-    fn handle(&self, _: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(std::future::ready(Ok(respond(StatusCode::OK, ""))))
+    fn handle(self: Arc<Self>, _: Request) -> Reply {
+        respond(StatusCode::OK, "").into()
     }
 }
 
@@ -147,46 +145,44 @@ struct GatewayPort {
 }
 
 impl Handler for GatewayPort {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self.envoy.enter(self.port, request))
+    fn handle(self: Arc<Self>, request: Request) -> Reply {
+        self.envoy.enter(self.port, request)
     }
 }
 
 impl Proxy for Envoy {
-    fn outbound(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self.leave(request))
+    fn outbound(self: Arc<Self>, request: Request) -> Reply {
+        self.leave(request)
     }
 
-    fn inbound(
-        &self,
-        request: Request,
-        port: u16,
-        app: Arc<dyn Handler>,
-    ) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self.arrive(request, port, app))
+    fn inbound(self: Arc<Self>, request: Request, port: u16, app: Arc<dyn Handler>) -> Reply {
+        self.arrive(request, port, app)
     }
 }
 
 impl Envoy {
     /// A request that leaves the pod.
-    async fn leave(&self, request: Request) -> Result<Response, DialError> {
+    fn leave(self: &Arc<Self>, request: Request) -> Reply {
         let uri = request.uri();
         let dialled = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(80);
         // Traffic is captured on its way to an address: a name that does not resolve never gets here.
-        let address = self.context.network.resolve(dialled)?;
+        let address = match self.context.network.resolve(dialled) {
+            Ok(address) => address,
+            Err(error) => return error.into(),
+        };
         if self.excluded_outbound.contains(&port) {
-            return self.context.network.dial(SocketAddr::new(address, port), request).await;
+            return self.context.network.dial(SocketAddr::new(address, port), request);
         }
         let config = self.control_plane.config();
         let caller = self.caller(Vec::new());
         let host = authority(&request).unwrap_or(dialled);
         let decision = self.decide(&config, &caller, host, port, &request);
-        self.carry_out(decision, request, Some(SocketAddr::new(address, port))).await
+        self.carry_out(decision, request, Some(SocketAddr::new(address, port)))
     }
 
     /// A request that arrives at a gateway's port.
-    async fn enter(&self, port: u16, request: Request) -> Result<Response, DialError> {
+    fn enter(self: &Arc<Self>, port: u16, request: Request) -> Reply {
         let config = self.control_plane.config();
         let here = SocketAddr::new(self.context.network.local_ip(), port);
         // The Service in front of the gateway says which of its ports this is.
@@ -204,7 +200,7 @@ impl Envoy {
             }
         }
         if !listens {
-            return Err(DialError::Refused(here.to_string()));
+            return DialError::Refused(here.to_string()).into();
         }
         let caller = self.caller(gateways);
         let decision = if caller.gateways.is_empty() {
@@ -212,7 +208,7 @@ impl Envoy {
         } else {
             self.decide(&config, &caller, host, outer, &request)
         };
-        self.carry_out(decision, request, None).await
+        self.carry_out(decision, request, None)
     }
 
     /// This proxy as one that routes, for requests that came in by these gateways.
@@ -254,64 +250,47 @@ impl Envoy {
         self.random.lock().expect("no holder of this lock panics").random::<f64>()
     }
 
-    async fn carry_out(
-        &self,
+    fn carry_out(
+        self: &Arc<Self>,
         decision: Decision,
         mut request: Request,
         to: Option<SocketAddr>,
-    ) -> Result<Response, DialError> {
+    ) -> Reply {
         let clock = self.context.clock;
         let started = clock.elapsed();
         match decision {
             Decision::Passthrough => match to {
-                Some(to) => self.context.network.dial(to, request).await,
-                None => Err(DialError::Invalid("a gateway has nowhere to pass a request to".into())),
+                Some(to) => self.context.network.dial(to, request),
+                None => DialError::Invalid("a gateway has nowhere to pass a request to".into()).into(),
             },
             Decision::Answer { status, body, flag, service } => {
                 self.context.cpu.add(CPU);
                 let mut response = local(status, body);
-                settle(&clock, started, HOP, &mut response).await;
+                response.settle(&clock, started, HOP);
                 let service = service.as_ref().map_or_else(|| nobody("unknown"), service_labels);
-                self.count_outbound(&Workload::unknown(), service, &response, flag);
-                Ok(response)
+                let result = Measured::of(&response, flag);
+                self.count_outbound(&Workload::unknown(), service, &result);
+                response.into()
             }
             Decision::Redirect { status, location } => {
                 let mut response = local(status, String::new());
                 if let Ok(value) = HeaderValue::from_str(&location) {
                     response.headers_mut().insert(header::LOCATION, value);
                 }
-                settle(&clock, started, HOP, &mut response).await;
-                Ok(response)
+                response.settle(&clock, started, HOP);
+                response.into()
             }
             Decision::Forward(forward) => {
                 self.context.cpu.add(CPU);
                 self.prepare(&mut request, &forward);
-                if let Some(delay) = forward.delay {
-                    clock.sleep(delay).await;
+                let outbound = Outbound { envoy: Arc::clone(self), forward, started, result: None };
+                match outbound.forward.delay {
+                    None => outbound.send(request),
+                    Some(delay) => Reply::later(async move {
+                        clock.sleep(delay).await;
+                        outbound.send(request).await
+                    }),
                 }
-                for (service, port) in &forward.mirrors {
-                    self.mirror(service, *port, &request);
-                }
-                let sent = self.send(&forward, &request);
-                let (mut response, destination, flag) = match forward.timeout {
-                    None => sent.await,
-                    Some(limit) => match clock.timeout(limit, sent).await {
-                        Ok(answer) => answer,
-                        Err(_) => {
-                            let mut response = local(504, "upstream request timeout".to_owned());
-                            response.extensions_mut().insert(Latency(limit));
-                            (response, Workload::unknown(), "UT")
-                        }
-                    },
-                };
-                for headers in &forward.headers {
-                    route::change_headers(response.headers_mut(), headers.response.as_ref());
-                }
-                let waited = forward.delay.unwrap_or_default();
-                settle(&clock, started, HOP + waited, &mut response).await;
-                let flag = if forward.delay.is_some() && flag == "-" { "DI" } else { flag };
-                self.count_outbound(&destination, service_labels(&forward.service), &response, flag);
-                Ok(response)
             }
         }
     }
@@ -320,19 +299,18 @@ impl Envoy {
         &self,
         destination: &Arc<Workload>,
         service: (Arc<str>, Arc<str>, Arc<str>),
-        response: &Response,
-        flags: &'static str,
+        result: &Measured,
     ) {
         let series = Series {
             reporter: Reporter::Source,
             source: Arc::clone(&self.workload),
             destination: Arc::clone(destination),
             service,
-            code: response.status().as_u16(),
-            flags,
+            code: result.code,
+            flags: result.flags,
             mutual_tls: false,
         };
-        self.metrics.record(series, latency(response));
+        self.metrics.record(series, result.took);
     }
 
     /// Headers, path and host as the rule wants them.
@@ -361,43 +339,6 @@ impl Envoy {
             request.headers_mut().insert(REQUEST_ID, request_id(high, low));
         }
         request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-
-    /// Sends a request, trying again as the rule allows: the answer, who gave it, and the response flag.
-    async fn send(&self, forward: &Forward, request: &Request) -> (Response, Arc<Workload>, &'static str) {
-        let clock = self.context.clock;
-        let began = clock.elapsed();
-        let mut tried: Vec<SocketAddr> = Vec::new();
-        loop {
-            let Some(endpoint) = self.choose(forward, &tried) else {
-                return (local(503, "no healthy upstream".to_owned()), Workload::unknown(), "UH");
-            };
-            tried.push(endpoint.address);
-            let attempt_began = clock.elapsed();
-            let mut copy = copy(request);
-            copy.extensions_mut().insert(PeerProxy {
-                workload: Arc::clone(&self.workload),
-                service: Arc::clone(&forward.service),
-                mutual_tls: is_mutual_tls(forward.policy.as_deref()),
-            });
-            let dialled = self.context.network.dial(endpoint.address, copy);
-            let answered = match forward.retries.per_try {
-                None => Ok(dialled.await),
-                Some(limit) => clock.timeout(limit, dialled).await,
-            };
-            let (mut response, flag, may_retry) = judge(answered, &forward.retries);
-            let retries_left = tried.len() <= forward.retries.attempts as usize;
-            if !(may_retry && retries_left) {
-                // Time lost before the last attempt counts too.
-                let lost = attempt_began - began;
-                let total = add_latency(&mut response, lost);
-                let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
-                response.headers_mut().insert(UPSTREAM_TIME, millis);
-                return (response, Arc::clone(&endpoint.workload), flag);
-            }
-            let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
-            clock.sleep(ceiling.mul_f64(self.draw())).await;
-        }
     }
 
     /// The next endpoint: in turn, or at random where the policy says so, and not one that was tried before if there is
@@ -445,23 +386,20 @@ impl Envoy {
         let (network, address) = (Arc::clone(&self.context.network), endpoints[index].address);
         self.context.tasks.spawn(async move {
             // Nobody waits for a shadow's answer.
-            let _ = network.dial(address, copy).await;
+            if let Ok(response) = network.dial(address, copy).await {
+                let _ = network.arrive(response).await;
+            }
         });
     }
 
     /// A request that arrives at the pod.
-    async fn arrive(
-        &self,
-        request: Request,
-        port: u16,
-        app: Arc<dyn Handler>,
-    ) -> Result<Response, DialError> {
+    fn arrive(self: &Arc<Self>, request: Request, port: u16, app: Arc<dyn Handler>) -> Reply {
         let config = self.control_plane.config();
         let here = SocketAddr::new(self.context.network.local_ip(), port);
         let peer = request.extensions().get::<PeerProxy>().cloned();
         // Ports behind no Service are passed through, and so are the proxy's own: no telemetry.
         let Some((service, _)) = config.inbound(here).filter(|_| !(15000..15100).contains(&port)) else {
-            return app.handle(request).await;
+            return app.handle(request);
         };
         let service = peer.as_ref().map_or_else(
             || {
@@ -470,32 +408,261 @@ impl Envoy {
             },
             |peer| service_labels(&peer.service),
         );
-        let clock = self.context.clock;
-        let started = clock.elapsed();
+        let started = self.context.clock.elapsed();
         self.context.cpu.add(CPU);
-        let source = match &peer {
-            Some(peer) => Arc::clone(&peer.workload),
-            None => Workload::unknown(),
+        let mut inbound = Inbound { envoy: Arc::clone(self), peer, service, started, result: None };
+        match app.handle(request) {
+            Reply::Now(result) => Reply::Now(result.map(|result| {
+                let mut response = inbound.pass_on(result);
+                response.then(inbound);
+                Ok(response)
+            })),
+            Reply::Later(answer) => Reply::later(async move {
+                let mut response = inbound.pass_on(answer.await);
+                response.then(inbound);
+                Ok(response)
+            }),
+        }
+    }
+}
+
+/// What telemetry says of an answer.
+struct Measured {
+    code: u16,
+    flags: &'static str,
+    took: Duration,
+}
+
+impl Measured {
+    fn of(response: &Response, flags: &'static str) -> Measured {
+        Measured { code: response.status().as_u16(), flags, took: response.latency() }
+    }
+}
+
+/// A request that a proxy sends on.
+struct Outbound {
+    envoy: Arc<Envoy>,
+    forward: Box<Forward>,
+    started: Duration,
+    /// Who answered, and what.
+    result: Option<(Arc<Workload>, Measured)>,
+}
+
+/// One attempt to get an answer: from whom, and the answer.
+struct Attempt {
+    to: Endpoint,
+    reply: Reply,
+}
+
+impl Outbound {
+    fn send(mut self, request: Request) -> Reply {
+        for (service, port) in &self.forward.mirrors {
+            self.envoy.mirror(service, *port, &request);
+        }
+        let Some(mut attempt) = self.attempt(&request, &[]) else {
+            let nobody = (local(503, "no healthy upstream".to_owned()), "UH");
+            return self.finish(&Workload::unknown(), nobody).into();
         };
-        let (mut response, flags) = match app.handle(request).await {
+        match attempt.reply {
+            Reply::Now(Some(Ok(response))) if self.is_final(&response) => {
+                let mut response = self.take(&attempt.to.workload, Ok(response));
+                response.then(self);
+                response.into()
+            }
+            reply => {
+                attempt.reply = reply;
+                Reply::later(self.insist(request, attempt))
+            }
+        }
+    }
+
+    /// Whether an answer is what the client gets, whatever may happen until it has arrived.
+    fn is_final(&self, response: &Response) -> bool {
+        let Forward { timeout, retries, .. } = &*self.forward;
+        let in_time = |limit: Option<Duration>| limit.is_none_or(|limit| response.latency() < limit);
+        let tries_again = retries.on_reset || retries.on_503 || retries.on_5xx;
+        !tries_again && in_time(*timeout) && in_time(retries.per_try)
+    }
+
+    /// Sends the request to the next endpoint, if there is one.
+    fn attempt(&self, request: &Request, tried: &[SocketAddr]) -> Option<Attempt> {
+        let to = self.envoy.choose(&self.forward, tried)?.clone();
+        let mut copy = copy(request);
+        copy.extensions_mut().insert(PeerProxy {
+            workload: Arc::clone(&self.envoy.workload),
+            service: Arc::clone(&self.forward.service),
+            mutual_tls: is_mutual_tls(self.forward.policy.as_deref()),
+        });
+        let reply = self.envoy.context.network.dial(to.address, copy);
+        Some(Attempt { to, reply })
+    }
+
+    /// Waits for an answer within the rule's time.
+    async fn insist(self, request: Request, first: Attempt) -> Result<Response, DialError> {
+        let sent = self.try_again(&request, first);
+        let (response, destination, flag) = match self.forward.timeout {
+            None => sent.await,
+            Some(limit) => match self.envoy.context.clock.timeout(limit, sent).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let response = local(504, "upstream request timeout".to_owned()).taking(limit);
+                    (response, Workload::unknown(), "UT")
+                }
+            },
+        };
+        Ok(self.finish(&destination, (response, flag)))
+    }
+
+    /// Waits for an attempt's answer, trying again as the rule allows: the answer, who gave it, and the response flag.
+    async fn try_again(
+        &self,
+        request: &Request,
+        first: Attempt,
+    ) -> (Response, Arc<Workload>, &'static str) {
+        let (envoy, retries) = (&self.envoy, &self.forward.retries);
+        let clock = envoy.context.clock;
+        let began = clock.elapsed();
+        let mut tried = vec![first.to.address];
+        let mut attempt = first;
+        loop {
+            let attempt_began = clock.elapsed();
+            let arrived = async { envoy.context.network.arrive(attempt.reply.await?).await };
+            let answered = match retries.per_try {
+                None => Ok(arrived.await),
+                Some(limit) => clock.timeout(limit, arrived).await,
+            };
+            let (mut response, flag, may_retry) = judge(answered, retries);
+            let retries_left = tried.len() <= retries.attempts as usize;
+            if !(may_retry && retries_left) {
+                // Time lost before the last attempt counts too.
+                upstream_time(&mut response, attempt_began - began);
+                return (response, attempt.to.workload, flag);
+            }
+            let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
+            clock.sleep(ceiling.mul_f64(envoy.draw())).await;
+            let Some(next) = self.attempt(request, &tried) else {
+                return (local(503, "no healthy upstream".to_owned()), Workload::unknown(), "UH");
+            };
+            tried.push(next.to.address);
+            attempt = next;
+        }
+    }
+
+    /// The client's answer from what the only attempt gave.
+    fn take(&mut self, destination: &Arc<Workload>, result: Result<Response, DialError>) -> Response {
+        let (mut response, flag, _) = judge(Ok(result), &self.forward.retries);
+        upstream_time(&mut response, Duration::ZERO);
+        self.pass_on(destination, (response, flag))
+    }
+
+    /// Passes an answer on that has arrived.
+    fn finish(mut self, destination: &Arc<Workload>, answer: (Response, &'static str)) -> Response {
+        let mut response = self.pass_on(destination, answer);
+        response.then(self);
+        response
+    }
+
+    /// Headers and time of an answer as the client gets it.
+    fn pass_on(
+        &mut self,
+        destination: &Arc<Workload>,
+        (mut response, flag): (Response, &'static str),
+    ) -> Response {
+        for headers in &self.forward.headers {
+            route::change_headers(response.headers_mut(), headers.response.as_ref());
+        }
+        let waited = self.forward.delay.unwrap_or_default();
+        response.settle(&self.envoy.context.clock, self.started, HOP + waited);
+        let flag = if self.forward.delay.is_some() && flag == "-" { "DI" } else { flag };
+        self.result = Some((Arc::clone(destination), Measured::of(&response, flag)));
+        response
+    }
+
+    fn count(&self) {
+        if let Some((destination, measured)) = &self.result {
+            self.envoy.count_outbound(destination, service_labels(&self.forward.service), measured);
+        }
+    }
+}
+
+impl Stage for Outbound {
+    fn done(&mut self, _: &Response) -> Result<(), Lost> {
+        self.count();
+        Ok(())
+    }
+
+    fn redo(
+        &mut self,
+        _: &Clock,
+        result: Result<Response, DialError>,
+    ) -> Result<Response, DialError> {
+        let destination = self.result.take().map_or_else(Workload::unknown, |(destination, _)| destination);
+        let response = self.take(&destination, result);
+        self.count();
+        Ok(response)
+    }
+}
+
+/// A request that has arrived at a pod.
+struct Inbound {
+    envoy: Arc<Envoy>,
+    peer: Option<PeerProxy>,
+    service: (Arc<str>, Arc<str>, Arc<str>),
+    started: Duration,
+    result: Option<Measured>,
+}
+
+impl Inbound {
+    /// What the client gets of what the application gave.
+    fn pass_on(&mut self, result: Result<Response, DialError>) -> Response {
+        let (mut response, flags) = match result {
             Ok(response) => (response, "-"),
             Err(DialError::Refused(_)) => (local(503, refusal()), "UF"),
             Err(_) => (local(503, refusal()), "UC"),
         };
-        let measured = latency(&response);
-        settle(&clock, started, HOP, &mut response).await;
+        self.result = Some(Measured::of(&response, flags));
+        response.settle(&self.envoy.context.clock, self.started, HOP);
+        response
+    }
+
+    fn count(&self) {
+        let Some(Measured { code, flags, took }) = &self.result else { return };
+        let source = self.peer.as_ref().map(|peer| Arc::clone(&peer.workload));
         let series = Series {
             reporter: Reporter::Destination,
-            source,
-            destination: Arc::clone(&self.workload),
-            service,
-            code: response.status().as_u16(),
+            source: source.unwrap_or_else(Workload::unknown),
+            destination: Arc::clone(&self.envoy.workload),
+            service: self.service.clone(),
+            code: *code,
             flags,
-            mutual_tls: peer.is_some_and(|peer| peer.mutual_tls),
+            mutual_tls: self.peer.as_ref().is_some_and(|peer| peer.mutual_tls),
         };
-        self.metrics.record(series, measured);
+        self.envoy.metrics.record(series, *took);
+    }
+}
+
+impl Stage for Inbound {
+    fn done(&mut self, _: &Response) -> Result<(), Lost> {
+        self.count();
+        Ok(())
+    }
+
+    fn redo(
+        &mut self,
+        _: &Clock,
+        result: Result<Response, DialError>,
+    ) -> Result<Response, DialError> {
+        let response = self.pass_on(result);
+        self.count();
         Ok(response)
     }
+}
+
+/// Tells the client how long the endpoint took; `lost` passed before the last attempt.
+fn upstream_time(response: &mut Response, lost: Duration) {
+    let total = response.add_latency(lost);
+    let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
+    response.headers_mut().insert(UPSTREAM_TIME, millis);
 }
 
 /// A random UUID (version 4) as text.
@@ -549,9 +716,6 @@ fn copy(request: &Request) -> Request {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        copy.extensions_mut().insert(peer.clone());
-    }
     copy
 }
 

@@ -15,6 +15,8 @@ mod logs;
 mod network;
 mod objects;
 mod process;
+mod reply;
+mod response;
 mod usage;
 mod watch;
 mod workqueue;
@@ -26,11 +28,12 @@ pub use informer::{Change, Informer};
 pub use kinds::Kind;
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
-    DialError, Handler, Latency, ListenError, Listening, Network, Peer, Proxy, Request, Response, ServedBy,
-    add_latency, latency, respond, respond_json, settle,
+    DialError, Handler, ListenError, Listening, Network, Proxy, Request, ServedBy, respond, respond_json,
 };
 pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
+pub use reply::Reply;
+pub use response::{Endings, Lost, Response, Stage};
 pub use usage::CpuMeter;
 pub use watch::{Object, Seen, Selection, list_and_watch};
 pub use workqueue::WorkQueue;

@@ -2,29 +2,20 @@
 //!
 //! In memory a request is a function call that takes simulated time; live it is a socket. Either way the bodies are
 //! whole ([`bytes::Bytes`]): nothing simulated streams.
-//!
-//! **Latency travels as data.** Virtual timers round up to a millisecond and cost more than the request itself, so a
-//! handler that models its service time does not sleep: it attaches the exact figure ([`Latency`]) to its response.
-//! Whoever needs the time to have passed (the network before it delivers the response, a proxy before it counts the
-//! request) calls [`settle`], which sleeps until the request's start plus the latency so far; the first to call
-//! does the sleeping, for the others it has passed already. Clients measure with [`latency`], exactly.
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use clock::Clock;
 use futures::future::BoxFuture;
 use http::StatusCode;
+
+use crate::{Reply, Response};
 
 /// A whole HTTP request. Requests that are sent have an absolute URI, whose host is a DNS name of the sender's
 /// cluster or an address.
 pub type Request = http::Request<Bytes>;
-
-/// A whole HTTP response.
-pub type Response = http::Response<Bytes>;
 
 /// Why no response came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,21 +37,8 @@ pub enum DialError {
     Invalid(String),
 }
 
-/// The exact time that a response took so far, attached to it as an extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Latency(pub Duration);
-
-/// The address that a request comes from, attached to it as an extension by the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The sender's cluster.
-    pub cluster: Arc<str>,
-    /// The sender's address.
-    pub ip: IpAddr,
-}
-
-/// Who answered, attached to a response as an extension by the application itself: what lets a client count requests
-/// per version without asking anybody. Proxies pass it on.
+/// Who answered, as the application itself says in its response: what lets a client count requests per version without
+/// asking anybody. Proxies pass it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedBy {
     /// The pod's cluster.
@@ -77,11 +55,8 @@ pub struct ServedBy {
 
 /// A server's side of a port.
 pub trait Handler: Send + Sync {
-    /// Answers one request.
-    ///
-    /// # Errors
-    /// A [`DialError`], [`DialError::Reset`] as a rule, closes the connection without an answer.
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+    /// Answers one request. A [`DialError`], [`DialError::Reset`] as a rule, closes the connection without an answer.
+    fn handle(self: Arc<Self>, request: Request) -> Reply;
 }
 
 impl<F, Fut> Handler for F
@@ -89,24 +64,19 @@ where
     F: Fn(Request) -> Fut + Send + Sync,
     Fut: Future<Output = Result<Response, DialError>> + Send + 'static,
 {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(self(request))
+    fn handle(self: Arc<Self>, request: Request) -> Reply {
+        Reply::later(self(request))
     }
 }
 
 /// A proxy that a pod's traffic is redirected through, as a mesh's sidecar does with iptables.
 pub trait Proxy: Send + Sync {
     /// A request that a process of the pod sends to another host.
-    fn outbound(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+    fn outbound(self: Arc<Self>, request: Request) -> Reply;
 
     /// A request that arrives for the pod on `port`, where `app` listens. The proxy passes its own ports' requests
     /// straight to `app`.
-    fn inbound(
-        &self,
-        request: Request,
-        port: u16,
-        app: Arc<dyn Handler>,
-    ) -> BoxFuture<'_, Result<Response, DialError>>;
+    fn inbound(self: Arc<Self>, request: Request, port: u16, app: Arc<dyn Handler>) -> Reply;
 }
 
 /// One pod's network, shared by its containers.
@@ -121,18 +91,23 @@ pub trait Network: Send + Sync {
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError>;
 
     /// Sends a request to its URI's host and port (80 without one): through the pod's proxy if it has one, else by
-    /// DNS and kube-proxy. `localhost` is the pod itself.
-    ///
-    /// # Errors
-    /// [`DialError`] when no response came.
-    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+    /// DNS and kube-proxy. `localhost` is the pod itself. The response may have to [`arrive`](Network::arrive) yet.
+    fn exchange(&self, request: Request) -> Reply;
 
     /// Sends a request straight to an address, past the pod's proxy: what the proxy itself does. A ClusterIP is
-    /// balanced over its ready endpoints.
-    ///
-    /// # Errors
-    /// [`DialError`] when no response came.
-    fn dial(&self, to: SocketAddr, request: Request) -> BoxFuture<'_, Result<Response, DialError>>;
+    /// balanced over its ready endpoints. The response may have to [`arrive`](Network::arrive) yet.
+    fn dial(&self, to: SocketAddr, request: Request) -> Reply;
+
+    /// Waits for a response's time to pass; it may get lost meanwhile.
+    fn arrive(&self, response: Response) -> Reply;
+
+    /// [`exchange`](Network::exchange), up to the response's arrival.
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+        Box::pin(async move {
+            let response = self.exchange(request).await?;
+            self.arrive(response).await
+        })
+    }
 
     /// Listens on a port of the pod until the guard is dropped.
     ///
@@ -164,36 +139,6 @@ impl Listening {
 pub struct ListenError {
     /// The port.
     pub port: u16,
-}
-
-/// The exact time a response took.
-pub fn latency(response: &Response) -> Duration {
-    response.extensions().get::<Latency>().map_or(Duration::ZERO, |latency| latency.0)
-}
-
-/// Adds `more` to the response's latency; returns what it is then.
-pub fn add_latency(response: &mut Response, more: Duration) -> Duration {
-    let extensions = response.extensions_mut();
-    // In place: to insert it again would allocate again.
-    match extensions.get_mut::<Latency>() {
-        Some(Latency(total)) => {
-            *total += more;
-            *total
-        }
-        None => {
-            extensions.insert(Latency(more));
-            more
-        }
-    }
-}
-
-/// Adds `more` to the response's latency and sleeps until `started` (the clock's elapsed time when the request was
-/// sent) plus the whole latency, unless less than one millisecond of it is left.
-pub async fn settle(clock: &Clock, started: Duration, more: Duration, response: &mut Response) {
-    let due = started + add_latency(response, more);
-    if due.saturating_sub(clock.elapsed()) >= Duration::from_millis(1) {
-        clock.sleep_until_elapsed(due).await;
-    }
 }
 
 /// A plain-text response.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Timestamp;
-use program::{Context, Tasks, latency};
+use program::{Context, Tasks};
 use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
 
 use crate::config::{Config, Job, Kubernetes};
@@ -274,7 +274,7 @@ impl Scraper {
             Err(_) => (Err(get("context deadline exceeded")), self.target.job.timeout),
             Ok(Err(error)) => (Err(get(&error.to_string())), clock.elapsed() - started),
             Ok(Ok(response)) => {
-                let took = latency(&response);
+                let took = response.latency();
                 if response.status() == http::StatusCode::OK {
                     (Ok(response.into_body()), took)
                 } else {

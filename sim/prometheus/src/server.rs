@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use http::StatusCode;
-use program::{Context, DialError, ExitCode, Handler, Main, Request, Response, respond};
+use program::{Context, ExitCode, Handler, Main, Reply, Request, Response, respond};
 use promql::{Engine, Options, Storage};
 use tokio::sync::Notify;
 
@@ -247,8 +246,8 @@ impl Server {
 }
 
 impl Handler for Server {
-    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
+    fn handle(self: Arc<Self>, request: Request) -> Reply {
         let answer = self.answer(&request);
-        Box::pin(std::future::ready(Ok(answer)))
+        answer.into()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use program::{ExecTable, Peer};
+use program::{ExecTable, Network as _};
 
 use super::hooks;
 use super::pod::PodTask;
@@ -137,10 +137,9 @@ async fn http(
     for header in action.http_headers.iter().flatten() {
         request = request.header(&header.name, &header.value);
     }
-    let mut request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
-    let cluster = std::sync::Arc::clone(&pod.shared.parts.net.name);
-    request.extensions_mut().insert(Peer { cluster, ip: pod.host.ip });
-    match pod.shared.parts.clock.timeout(timeout, end.serve(port, request)).await {
+    let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
+    let asked = async { pod.network.arrive(end.serve(port, request).await?).await };
+    match pod.shared.parts.clock.timeout(timeout, asked).await {
         Err(_) => Err(format!(
             "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         )),

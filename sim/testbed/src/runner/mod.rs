@@ -390,5 +390,5 @@ fn world_spec(loaded: &Loaded) -> WorldSpec {
 
 /// The version that answered: the tag of the answering container's image.
 fn version_of(response: &program::Response) -> Option<&str> {
-    response.extensions().get::<program::ServedBy>().map(|served_by| &*served_by.version)
+    response.server().map(|server| &*server.version)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clock::{Clock, Seed};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use program::{Request, latency};
+use program::Request;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -184,7 +184,7 @@ impl Shared {
                 if let Some(cookies) = cookies {
                     cookies.keep(response.headers(), now);
                 }
-                let latency = latency(&response);
+                let latency = response.latency();
                 let version = super::version_of(&response);
                 self.record.add(self.index, now, latency, Ok((response.status().as_u16(), version)));
                 latency

@@ -1,0 +1,288 @@
+//! A response of the simulated network, and the time that still has to pass for it.
+//!
+//! **Latency travels as data.** Virtual timers round up to a millisecond and cost more than the request itself, so a
+//! handler that models its service time does not sleep: it says how long the answer takes ([`Response::taking`]). Who
+//! passes it on adds its own part ([`Response::pass`]), and says what it does once the time has come
+//! ([`Response::then`]: a proxy counts the request then) and whose end the answer does not survive
+//! ([`Response::guard`]). All of that lies ahead of the response until its receiver lets it arrive
+//! ([`Response::arrive`]): one wait for all, and then each part in its order, innermost first.
+
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clock::Clock;
+use tokio::sync::Notify;
+
+use crate::{DialError, ServedBy, Termination};
+
+/// Less than this is no wait: the clock's timers round up to it.
+const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// A whole HTTP response, how long it takes and who gave it.
+pub struct Response {
+    http: http::Response<Bytes>,
+    latency: Option<Duration>,
+    served_by: Option<Arc<ServedBy>>,
+    ahead: Vec<Ahead>,
+    /// When everything that is ahead has passed, in the clock's elapsed time.
+    arrives: Duration,
+}
+
+/// What has to happen before a response has arrived.
+enum Ahead {
+    /// The clock's elapsed time comes to this.
+    Until(Duration),
+    /// Up to here, the answer fails if this process ends: an address to name in the error.
+    Guard(Termination, SocketAddr),
+    /// Somebody passes it on.
+    Stage(Box<dyn Stage>),
+    /// It gets no further.
+    Lost(Lost),
+}
+
+/// One who passes a response on when its time has come.
+pub trait Stage: Send + Sync {
+    /// The response has come this far.
+    ///
+    /// # Errors
+    /// [`Lost`], if it does not get further.
+    fn done(&mut self, response: &Response) -> Result<(), Lost>;
+
+    /// Something further in has failed: what comes of it, in place of the response that this stage has seen before.
+    ///
+    /// # Errors
+    /// What the next stage gets instead of a response.
+    fn redo(
+        &mut self,
+        clock: &Clock,
+        result: Result<Response, DialError>,
+    ) -> Result<Response, DialError>;
+}
+
+/// A response that got lost on its way.
+#[derive(Debug)]
+pub struct Lost {
+    /// After how long its receiver knows.
+    pub after: Duration,
+    /// What the receiver makes of it.
+    pub error: DialError,
+}
+
+impl Lost {
+    async fn known(self, clock: &Clock) -> DialError {
+        clock.sleep(self.after).await;
+        self.error
+    }
+}
+
+/// Tells those who wait for answers that some process has ended. Cheap to clone; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Endings(Arc<Notify>);
+
+impl Endings {
+    /// A process has ended: its [`Termination`] says so.
+    pub fn announce(&self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Response {
+    /// A response with status 200, of which nobody says how long it takes.
+    pub fn new(body: Bytes) -> Response {
+        http::Response::new(body).into()
+    }
+
+    /// The response without what the network knows of it.
+    pub fn into_http(self) -> http::Response<Bytes> {
+        self.http
+    }
+
+    /// Its body.
+    pub fn into_body(self) -> Bytes {
+        self.http.into_body()
+    }
+
+    /// The same response, which takes this long.
+    #[must_use]
+    pub fn taking(mut self, latency: Duration) -> Response {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// The same response, which this application gave.
+    #[must_use]
+    pub fn served_by(mut self, who: Arc<ServedBy>) -> Response {
+        self.served_by = Some(who);
+        self
+    }
+
+    /// The exact time that it takes; zero if nobody said.
+    pub fn latency(&self) -> Duration {
+        self.latency.unwrap_or_default()
+    }
+
+    /// The application that gave it, which proxies do not hide.
+    pub fn server(&self) -> Option<&ServedBy> {
+        self.served_by.as_deref()
+    }
+
+    /// Adds to its latency; returns what it is then.
+    pub fn add_latency(&mut self, more: Duration) -> Duration {
+        let total = self.latency() + more;
+        self.latency = Some(total);
+        total
+    }
+
+    /// Whether nothing is ahead of it.
+    pub fn has_arrived(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// When it will have arrived, in the clock's elapsed time, if nothing intervenes.
+    pub fn arrives(&self) -> Duration {
+        self.arrives
+    }
+
+    /// It took `more`, besides what it says; or, if nobody has said, the time since `started` (the clock's elapsed time
+    /// when the request was sent). That time has to pass.
+    pub fn pass(&mut self, clock: &Clock, started: Duration, more: Duration) {
+        if self.latency.is_none() {
+            self.latency = Some(self.arrives.max(clock.elapsed()) - started);
+        }
+        self.settle(clock, started, more);
+    }
+
+    /// It takes `more` than it says, counted from `started` (the clock's elapsed time when the request was sent). That
+    /// time has to pass.
+    pub fn settle(&mut self, clock: &Clock, started: Duration, more: Duration) {
+        let due = started + self.add_latency(more);
+        let now = self.arrives.max(clock.elapsed());
+        if due.saturating_sub(now) >= GRANULARITY {
+            // Where a timer for it goes off.
+            let millis = due.as_nanos().div_ceil(GRANULARITY.as_nanos());
+            self.arrives = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+            self.push(Ahead::Until(due));
+        }
+    }
+
+    /// Unless it has arrived so far, it fails if a process ends before: that at this address.
+    pub fn guard(&mut self, process: &Termination, at: SocketAddr) {
+        if !self.has_arrived() {
+            self.push(Ahead::Guard(process.clone(), at));
+        }
+    }
+
+    /// `stage` passes it on: now, if it has arrived so far.
+    pub fn then(&mut self, mut stage: impl Stage + 'static) {
+        if !self.has_arrived() {
+            self.push(Ahead::Stage(Box::new(stage)));
+        } else if let Err(lost) = stage.done(self) {
+            self.lose(lost);
+        }
+    }
+
+    /// It gets no further than it has come so far.
+    pub fn lose(&mut self, lost: Lost) {
+        self.push(Ahead::Lost(lost));
+    }
+
+    fn push(&mut self, part: Ahead) {
+        if self.ahead.capacity() == 0 {
+            self.ahead.reserve_exact(8);
+        }
+        self.ahead.push(part);
+    }
+
+    /// Waits until it has arrived; `endings` are those of the processes that it depends on.
+    ///
+    /// # Errors
+    /// [`DialError`] if it does not.
+    pub async fn arrive(mut self, clock: &Clock, endings: &Endings) -> Result<Response, DialError> {
+        let mut ahead = std::mem::take(&mut self.ahead).into_iter();
+        let mut result = Ok(self);
+        // Whether it is another result than the one that the stages have seen: it has times of its own.
+        let mut is_another = false;
+        while let Some(part) = ahead.next() {
+            let failure = match part {
+                Ahead::Guard(..) => None,
+                Ahead::Lost(lost) => Some(lost.known(clock).await),
+                Ahead::Until(due) => match wait(clock, due, ahead.as_slice(), endings).await {
+                    Some(place) => match ahead.nth(place) {
+                        Some(Ahead::Guard(_, at)) => Some(DialError::Reset(at.to_string())),
+                        _ => None,
+                    },
+                    None => None,
+                },
+                Ahead::Stage(mut stage) => match result {
+                    Ok(response) if !is_another => {
+                        let done = stage.done(&response);
+                        result = Ok(response);
+                        match done {
+                            Ok(()) => None,
+                            Err(lost) => Some(lost.known(clock).await),
+                        }
+                    }
+                    other => {
+                        result = stage.redo(clock, other);
+                        let own = result.as_mut().map(|response| std::mem::take(&mut response.ahead));
+                        ahead = own.unwrap_or_default().into_iter().chain(ahead).collect::<Vec<_>>().into_iter();
+                        None
+                    }
+                },
+            };
+            if let Some(error) = failure {
+                (result, is_another) = (Err(error), true);
+                let others = ahead.filter(|part| !matches!(part, Ahead::Until(_)));
+                ahead = others.collect::<Vec<_>>().into_iter();
+            }
+        }
+        result
+    }
+}
+
+/// Sleeps until the clock's elapsed time comes to `due`, or one of the guards breaks: its place.
+async fn wait(clock: &Clock, due: Duration, guards: &[Ahead], endings: &Endings) -> Option<usize> {
+    let mut sleep = pin!(clock.sleep_until_elapsed(due));
+    loop {
+        let mut ending = pin!(endings.0.notified());
+        ending.as_mut().enable();
+        let is_broken = |part: &Ahead| matches!(part, Ahead::Guard(process, _) if process.is_requested());
+        if let Some(place) = guards.iter().position(is_broken) {
+            return Some(place);
+        }
+        tokio::select! { biased;
+            () = &mut sleep => return None,
+            () = ending => {}
+        }
+    }
+}
+
+impl From<http::Response<Bytes>> for Response {
+    fn from(http: http::Response<Bytes>) -> Response {
+        Response { http, latency: None, served_by: None, ahead: Vec::new(), arrives: Duration::ZERO }
+    }
+}
+
+impl Deref for Response {
+    type Target = http::Response<Bytes>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.http
+    }
+}
+
+impl DerefMut for Response {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.http
+    }
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.http.fmt(f)
+    }
+}
