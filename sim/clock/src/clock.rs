@@ -4,11 +4,21 @@
     reason = "this file is the run's clock: everything else takes its time from here"
 )]
 
+use std::cell::Cell;
 use std::future::Future;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+
+/// The clock's timers round up to this.
+pub const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// When a timer goes off that is set to this elapsed time of a run.
+pub fn tick(due: Duration) -> Duration {
+    let millis = due.as_nanos().div_ceil(GRANULARITY.as_nanos());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
 
 /// A clock that all parts of one run share. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +26,14 @@ pub struct Clock {
     epoch: Timestamp,
     origin: Instant,
     speed: f64,
+    /// Whether the thread that asks knows the time: see [`run_simulated`].
+    is_known: bool,
+}
+
+thread_local! {
+    /// The elapsed time of the simulated run on this thread, once somebody has asked since it went on: everybody asks
+    /// all the time, and the way to tokio's clock is long.
+    static KNOWN: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// The time given to [`Clock::timeout`] passed before the future finished.
@@ -34,7 +52,7 @@ impl Clock {
     /// A clock that reads `epoch` now and follows tokio's time, paused or not. Must be made inside the runtime
     /// that the run lives in.
     pub fn starting_at(epoch: Timestamp) -> Self {
-        Clock { epoch, origin: Instant::now(), speed: 1.0 }
+        Clock { epoch, origin: Instant::now(), speed: 1.0, is_known: false }
     }
 
     /// A clock that reads the system's time now and advances `speed` times as fast as real time.
@@ -43,7 +61,7 @@ impl Clock {
     /// If `speed` is not a positive finite number: the caller checks what a user typed.
     pub fn live(speed: f64) -> Self {
         assert!(speed.is_finite() && speed > 0.0, "clock speed must be positive, got {speed}");
-        Clock { epoch: Timestamp::now(), origin: Instant::now(), speed }
+        Clock { epoch: Timestamp::now(), origin: Instant::now(), speed, is_known: false }
     }
 
     /// A clock that reads `epoch` now and advances `speed` times as fast as real time: it goes on where another one was.
@@ -62,6 +80,13 @@ impl Clock {
 
     /// Time since the run's start.
     pub fn elapsed(&self) -> Duration {
+        if self.is_known {
+            return KNOWN.get().unwrap_or_else(|| {
+                let elapsed = self.origin.elapsed();
+                KNOWN.set(Some(elapsed));
+                elapsed
+            });
+        }
         let real = self.origin.elapsed();
         if self.speed == 1.0 { real } else { real.mul_f64(self.speed) }
     }
@@ -109,9 +134,12 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        // Virtual time goes on while all tasks wait, and at no other moment.
+        .on_thread_unpark(|| KNOWN.set(None))
         .build()
         .expect("a current-thread runtime without I/O needs nothing from the system");
-    runtime.block_on(async { main(Clock::starting_at(epoch)).await })
+    KNOWN.set(None);
+    runtime.block_on(async { main(Clock { is_known: true, ..Clock::starting_at(epoch) }).await })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 mod clock;
 mod seed;
 
-pub use clock::{Clock, Elapsed, run_simulated};
+pub use clock::{Clock, Elapsed, GRANULARITY, run_simulated, tick};
 pub use seed::{Rng, Seed};
 
 pub use jiff::Timestamp;

@@ -601,12 +601,12 @@ impl Network for PodNetwork {
         self.link.dial(to, request)
     }
 
-    fn arrive(&self, response: Response) -> Reply {
-        if response.has_arrived() {
-            return response.into();
-        }
-        let (clock, endings) = (self.link.wire.0.clock, self.link.wire.0.endings.clone());
-        Reply::later(async move { response.arrive(&clock, &endings).await })
+    fn clock(&self) -> Clock {
+        self.link.wire.0.clock
+    }
+
+    fn endings(&self) -> &Endings {
+        &self.link.wire.0.endings
     }
 
     fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError> {

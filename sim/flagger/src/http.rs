@@ -39,7 +39,7 @@ pub async fn call(
             request.uri().scheme_str().unwrap_or("")
         )));
     }
-    match context.clock.timeout(limit, context.network.send(request)).await {
+    match context.network.send_within(limit, request).await {
         Ok(Ok(response)) => Ok(Answer {
             status: response.status(),
             body: String::from_utf8_lossy(response.body()).into_owned(),

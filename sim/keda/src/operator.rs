@@ -170,7 +170,7 @@ impl Operator {
         let url = format!("{}/api/v1/query?query={}", server.trim_end_matches('/'), escaped(query));
         let mut request = Request::default();
         *request.uri_mut() = url.parse().map_err(|error| format!("serverAddress {server:?}: {error}"))?;
-        let sent = self.context.clock.timeout(TIMEOUT, self.context.network.send(request)).await;
+        let sent = self.context.network.send_within(TIMEOUT, request).await;
         let response = sent.map_err(|_| format!("{server} did not answer in {TIMEOUT:?}"))?;
         let response = response.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_slice(response.body())

@@ -7,6 +7,7 @@
 //! which image is which program.
 
 mod api;
+mod arrival;
 mod context;
 mod decoded;
 mod files;
@@ -22,6 +23,7 @@ mod watch;
 mod workqueue;
 
 pub use api::{Apis, ConnectError, connect_kubeconfig};
+pub use arrival::{Arrival, Endings};
 pub use context::{Context, Identity, Main, program};
 pub use files::Files;
 pub use informer::{Change, Informer};
@@ -33,7 +35,7 @@ pub use network::{
 pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use reply::Reply;
-pub use response::{Endings, Lost, Response, Stage};
+pub use response::{Lost, Response, Stage};
 pub use usage::CpuMeter;
 pub use watch::{Object, Seen, Selection, list_and_watch};
 pub use workqueue::WorkQueue;

@@ -6,12 +6,14 @@
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use clock::{Clock, Elapsed};
 use futures::future::BoxFuture;
 use http::StatusCode;
 
-use crate::{Reply, Response};
+use crate::{Arrival, Endings, Reply, Response};
 
 /// A whole HTTP request. Requests that are sent have an absolute URI, whose host is a DNS name of the sender's
 /// cluster or an address.
@@ -98,14 +100,51 @@ pub trait Network: Send + Sync {
     /// balanced over its ready endpoints. The response may have to [`arrive`](Network::arrive) yet.
     fn dial(&self, to: SocketAddr, request: Request) -> Reply;
 
+    /// The network's clock.
+    fn clock(&self) -> Clock;
+
+    /// The ends of processes that answers depend on.
+    fn endings(&self) -> &Endings;
+
     /// Waits for a response's time to pass; it may get lost meanwhile.
-    fn arrive(&self, response: Response) -> Reply;
+    fn arrive(&self, response: Response) -> BoxFuture<'_, Result<Response, DialError>> {
+        if response.has_arrived() {
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        Box::pin(async move {
+            let arrived = Arrival::of(response).wait(&self.clock(), self.endings(), None).await;
+            arrived.expect("there is no deadline")
+        })
+    }
 
     /// [`exchange`](Network::exchange), up to the response's arrival.
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
         Box::pin(async move {
             let response = self.exchange(request).await?;
             self.arrive(response).await
+        })
+    }
+
+    /// [`send`](Network::send), if it takes no longer than `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] if it does.
+    fn send_within(
+        &self,
+        limit: Duration,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Result<Response, DialError>, Elapsed>> {
+        Box::pin(async move {
+            let clock = self.clock();
+            let deadline = clock.elapsed() + limit;
+            let response = match self.exchange(request) {
+                Reply::Now(result) => result.expect("nobody has taken it"),
+                Reply::Later(answer) => clock.timeout(limit, answer).await?,
+            };
+            match response {
+                Ok(response) => Arrival::of(response).wait(&clock, self.endings(), Some(deadline)).await,
+                Err(error) => Ok(Err(error)),
+            }
         })
     }
 

@@ -4,23 +4,18 @@
 //! handler that models its service time does not sleep: it says how long the answer takes ([`Response::taking`]). Who
 //! passes it on adds its own part ([`Response::pass`]), and says what it does once the time has come
 //! ([`Response::then`]: a proxy counts the request then) and whose end the answer does not survive
-//! ([`Response::guard`]). All of that lies ahead of the response until its receiver lets it arrive
-//! ([`Response::arrive`]): one wait for all, and then each part in its order, innermost first.
+//! ([`Response::guard`]). All of that lies ahead of the response until its receiver lets it arrive ([`Arrival`]): one
+//! wait for all as a rule, and then each part in its order, innermost first.
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Clock;
-use tokio::sync::Notify;
 
 use crate::{DialError, ServedBy, Termination};
-
-/// Less than this is no wait: the clock's timers round up to it.
-const GRANULARITY: Duration = Duration::from_millis(1);
 
 /// A whole HTTP response, how long it takes and who gave it.
 pub struct Response {
@@ -33,7 +28,7 @@ pub struct Response {
 }
 
 /// What has to happen before a response has arrived.
-enum Ahead {
+pub(crate) enum Ahead {
     /// The clock's elapsed time comes to this.
     Until(Duration),
     /// Up to here, the answer fails if this process ends: an address to name in the error.
@@ -70,24 +65,6 @@ pub struct Lost {
     pub after: Duration,
     /// What the receiver makes of it.
     pub error: DialError,
-}
-
-impl Lost {
-    async fn known(self, clock: &Clock) -> DialError {
-        clock.sleep(self.after).await;
-        self.error
-    }
-}
-
-/// Tells those who wait for answers that some process has ended. Cheap to clone; clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Endings(Arc<Notify>);
-
-impl Endings {
-    /// A process has ended: its [`Termination`] says so.
-    pub fn announce(&self) {
-        self.0.notify_waiters();
-    }
 }
 
 impl Response {
@@ -142,11 +119,6 @@ impl Response {
         self.ahead.is_empty()
     }
 
-    /// When it will have arrived, in the clock's elapsed time, if nothing intervenes.
-    pub fn arrives(&self) -> Duration {
-        self.arrives
-    }
-
     /// It took `more`, besides what it says; or, if nobody has said, the time since `started` (the clock's elapsed time
     /// when the request was sent). That time has to pass.
     pub fn pass(&mut self, clock: &Clock, started: Duration, more: Duration) {
@@ -161,10 +133,9 @@ impl Response {
     pub fn settle(&mut self, clock: &Clock, started: Duration, more: Duration) {
         let due = started + self.add_latency(more);
         let now = self.arrives.max(clock.elapsed());
-        if due.saturating_sub(now) >= GRANULARITY {
-            // Where a timer for it goes off.
-            let millis = due.as_nanos().div_ceil(GRANULARITY.as_nanos());
-            self.arrives = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        // Less is no wait.
+        if due.saturating_sub(now) >= clock::GRANULARITY {
+            self.arrives = clock::tick(due);
             self.push(Ahead::Until(due));
         }
     }
@@ -190,74 +161,16 @@ impl Response {
         self.push(Ahead::Lost(lost));
     }
 
+    /// What is ahead, which is taken from it.
+    pub(crate) fn take_ahead(&mut self) -> Vec<Ahead> {
+        std::mem::take(&mut self.ahead)
+    }
+
     fn push(&mut self, part: Ahead) {
         if self.ahead.capacity() == 0 {
             self.ahead.reserve_exact(8);
         }
         self.ahead.push(part);
-    }
-
-    /// Waits until it has arrived; `endings` are those of the processes that it depends on.
-    ///
-    /// # Errors
-    /// [`DialError`] if it does not.
-    pub async fn arrive(mut self, clock: &Clock, endings: &Endings) -> Result<Response, DialError> {
-        let mut ahead = std::mem::take(&mut self.ahead).into_iter();
-        let mut result = Ok(self);
-        // Whether it is another result than the one that the stages have seen: it has times of its own.
-        let mut is_another = false;
-        while let Some(part) = ahead.next() {
-            let failure = match part {
-                Ahead::Guard(..) => None,
-                Ahead::Lost(lost) => Some(lost.known(clock).await),
-                Ahead::Until(due) => match wait(clock, due, ahead.as_slice(), endings).await {
-                    Some(place) => match ahead.nth(place) {
-                        Some(Ahead::Guard(_, at)) => Some(DialError::Reset(at.to_string())),
-                        _ => None,
-                    },
-                    None => None,
-                },
-                Ahead::Stage(mut stage) => match result {
-                    Ok(response) if !is_another => {
-                        let done = stage.done(&response);
-                        result = Ok(response);
-                        match done {
-                            Ok(()) => None,
-                            Err(lost) => Some(lost.known(clock).await),
-                        }
-                    }
-                    other => {
-                        result = stage.redo(clock, other);
-                        let own = result.as_mut().map(|response| std::mem::take(&mut response.ahead));
-                        ahead = own.unwrap_or_default().into_iter().chain(ahead).collect::<Vec<_>>().into_iter();
-                        None
-                    }
-                },
-            };
-            if let Some(error) = failure {
-                (result, is_another) = (Err(error), true);
-                let others = ahead.filter(|part| !matches!(part, Ahead::Until(_)));
-                ahead = others.collect::<Vec<_>>().into_iter();
-            }
-        }
-        result
-    }
-}
-
-/// Sleeps until the clock's elapsed time comes to `due`, or one of the guards breaks: its place.
-async fn wait(clock: &Clock, due: Duration, guards: &[Ahead], endings: &Endings) -> Option<usize> {
-    let mut sleep = pin!(clock.sleep_until_elapsed(due));
-    loop {
-        let mut ending = pin!(endings.0.notified());
-        ending.as_mut().enable();
-        let is_broken = |part: &Ahead| matches!(part, Ahead::Guard(process, _) if process.is_requested());
-        if let Some(place) = guards.iter().position(is_broken) {
-            return Some(place);
-        }
-        tokio::select! { biased;
-            () = &mut sleep => return None,
-            () = ending => {}
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Uri, header};
 use k8s_openapi::api::core::v1::Service;
-use program::{Api, DialError, Network, Request, Response};
+use program::{Api, Network, Request};
 
 use crate::World;
 use crate::scenario::Origin;
@@ -84,8 +84,8 @@ impl Client {
         builder.body(body).map_err(|error| error.to_string())
     }
 
-    /// Sends one request.
-    pub(super) async fn send(&self, request: Request) -> Result<Response, DialError> {
-        self.network.send(request).await
+    /// Its network.
+    pub(super) fn network(&self) -> &dyn Network {
+        &*self.network
     }
 }

@@ -15,7 +15,7 @@ pub(super) async fn ask(world: &World, check: &QueryCheck) -> Result<Option<f64>
     let url = format!("{}/api/v1/query?query={}", check.server.trim_end_matches('/'), escaped(&check.promql));
     let request = client.request("GET", &url, &BTreeMap::new(), None)?;
     let what = format!("Prometheus at {} in {}", check.server, check.cluster);
-    let response = client.send(request).await.map_err(|error| format!("{what}: {error}"))?;
+    let response = client.network().send(request).await.map_err(|error| format!("{what}: {error}"))?;
     let status = response.status();
     let answer: Value = serde_json::from_slice(response.body())
         .map_err(|_| format!("{what} answered {status}, and not in JSON"))?;

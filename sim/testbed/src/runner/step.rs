@@ -245,7 +245,7 @@ impl Runner<'_> {
         let origin: &Origin = &check.from;
         let client = Client::at(&self.world, origin).await.map_err(StepError::Unusable)?;
         let request = client.request(&check.method, &check.url, &check.headers, check.body.as_deref());
-        let answer = client.send(request.map_err(StepError::Unusable)?).await;
+        let answer = client.network().send(request.map_err(StepError::Unusable)?).await;
         let (status, text) = match &answer {
             Ok(response) => {
                 (response.status().as_u16(), String::from_utf8_lossy(response.body()).into_owned())

@@ -1,13 +1,16 @@
 //! The scenario's client traffic: open and closed loops over the simulated network.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clock::{Clock, Seed};
+use clock::{Clock, Elapsed, GRANULARITY, Seed};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use program::Request;
+use program::{Arrival, DialError, Reply, Request, Response};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -16,14 +19,12 @@ use super::cookies::Cookies;
 use super::record::Record;
 use super::schedule::Schedule;
 use crate::World;
-use crate::scenario::{Closed, Open, Traffic};
+use crate::scenario::{Closed, Traffic};
 
 /// How long a client waits for an answer, unless told.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that may be on their way at the same time in an open model; more are errors at once.
 const IN_FLIGHT_MAX: usize = 10_000;
-/// The clock's timers round up to this; shorter times are kept as data.
-const GRANULARITY: Duration = Duration::from_millis(1);
 /// What a request of a closed loop costs at least, so that instant answers cannot hold the clock.
 const LEAST_LATENCY: Duration = Duration::from_micros(10);
 
@@ -86,7 +87,7 @@ impl Stream {
         let rng = seed.child("traffic").stream(&spec.name);
         let task = tokio::spawn(async move {
             if let Some(open) = &shared.spec.open {
-                shared.open(open, Schedule::new(open, rng)).await;
+                shared.open(Schedule::new(open, rng)).await;
             } else if let Some(closed) = &shared.spec.closed {
                 shared.closed(closed).await;
             }
@@ -114,30 +115,62 @@ struct Shared {
 }
 
 impl Shared {
-    async fn open(&self, _: &Open, mut schedule: Schedule) {
+    async fn open(&self, mut schedule: Schedule) {
+        let network = self.client.network();
         let end = self.spec.duration.map(|duration| duration.0);
-        let mut flying = FuturesUnordered::new();
-        let mut next = schedule.next();
+        let next_due = |schedule: &mut Schedule| {
+            let due = schedule.next().filter(|due| end.is_none_or(|end| *due < end));
+            due.map(|due| self.start + due)
+        };
+        let endings = network.endings();
+        let mut ended = endings.count();
+        let mut flights = Flights::default();
+        // Those that nobody can answer at once.
+        let mut waiting = FuturesUnordered::new();
+        let mut due = next_due(&mut schedule);
+        let mut stop = pin!(self.stop.asked());
+        let mut is_stopped = false;
         loop {
-            let due = next.filter(|due| end.is_none_or(|end| *due < end)).map(|due| self.start + due);
-            if due.is_none() && flying.is_empty() {
+            let now = self.clock.elapsed();
+            if endings.count() > ended {
+                ended = endings.count();
+                flights.look(self);
+            }
+            if due.is_some_and(|due| due <= now) {
+                if flights.len() + waiting.len() < IN_FLIGHT_MAX {
+                    match network.exchange(self.request.clone()) {
+                        Reply::Now(result) => flights.add(self, now, result.expect("nobody has taken it")),
+                        Reply::Later(answer) => waiting.push(self.wait(now, answer)),
+                    }
+                } else {
+                    let error = "too many requests on their way".to_owned();
+                    self.record.add(self.index, now, Duration::ZERO, Err(error));
+                }
+                due = next_due(&mut schedule);
+                continue;
+            }
+            if flights.due().is_some_and(|due| due <= now) {
+                flights.advance(self);
+                continue;
+            }
+            let next = [due, flights.due()].into_iter().flatten().min();
+            if next.is_none() && waiting.is_empty() {
                 return;
             }
             tokio::select! { biased;
-                () = self.stop.asked() => break,
-                () = self.reach(due), if due.is_some() => {
-                    if flying.len() < IN_FLIGHT_MAX {
-                        flying.push(self.send(None));
-                    } else {
-                        let error = "too many requests on their way".to_owned();
-                        self.record.add(self.index, self.clock.elapsed(), Duration::ZERO, Err(error));
-                    }
-                    next = schedule.next();
-                }
-                Some(_) = flying.next(), if !flying.is_empty() => {}
+                () = &mut stop, if !is_stopped => (due, is_stopped) = (None, true),
+                () = self.reach(next), if next.is_some() => {}
+                () = endings.more_than(ended), if !flights.is_empty() => {}
+                Some(()) = waiting.next(), if !waiting.is_empty() => {}
             }
         }
-        while flying.next().await.is_some() {}
+    }
+
+    /// Waits for an answer that is known later.
+    async fn wait(&self, sent: Duration, answer: BoxFuture<'static, Result<Response, DialError>>) {
+        let network = self.client.network();
+        let arrived = async { network.arrive(answer.await?).await };
+        self.ended(sent, self.clock.timeout(self.timeout, arrived).await);
     }
 
     async fn reach(&self, due: Option<Duration>) {
@@ -177,13 +210,18 @@ impl Shared {
         if let Some(cookies) = &mut cookies {
             cookies.send(request.headers_mut(), sent);
         }
-        let answer = self.clock.timeout(self.timeout, self.client.send(request)).await;
+        let answer = self.client.network().send_within(self.timeout, request).await;
+        if let (Some(cookies), Ok(Ok(response))) = (cookies, &answer) {
+            cookies.keep(response.headers(), self.clock.elapsed());
+        }
+        self.ended(sent, answer)
+    }
+
+    /// Records a request that was sent then; returns its latency.
+    fn ended(&self, sent: Duration, answer: Result<Result<Response, DialError>, Elapsed>) -> Duration {
         let now = self.clock.elapsed();
         match answer {
             Ok(Ok(response)) => {
-                if let Some(cookies) = cookies {
-                    cookies.keep(response.headers(), now);
-                }
                 let latency = response.latency();
                 let version = super::version_of(&response);
                 self.record.add(self.index, now, latency, Ok((response.status().as_u16(), version)));
@@ -193,9 +231,79 @@ impl Shared {
                 self.record.add(self.index, now, now - sent, Err(error.to_string()));
                 now - sent
             }
-            Err(_) => {
+            Err(Elapsed) => {
                 self.record.add(self.index, now, self.timeout, Err("no answer in time".into()));
                 self.timeout
+            }
+        }
+    }
+}
+
+/// Requests whose answers are on their way, by when they go on, and by number.
+#[derive(Default)]
+struct Flights {
+    all: BTreeMap<(Duration, u64), Flight>,
+    added: u64,
+}
+
+/// An answer on its way, and when its request was sent.
+struct Flight {
+    arrival: Arrival,
+    sent: Duration,
+}
+
+impl Flights {
+    fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// When the first goes on.
+    fn due(&self) -> Option<Duration> {
+        self.all.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// What came of a request that was sent then: recorded once it has arrived.
+    fn add(&mut self, client: &Shared, sent: Duration, result: Result<Response, DialError>) {
+        match result.map(Arrival::of) {
+            Ok(arrival) => {
+                self.added += 1;
+                self.take(client, self.added, Flight { arrival, sent });
+            }
+            Err(error) => _ = client.ended(sent, Ok(Err(error))),
+        }
+    }
+
+    /// Takes a flight as far as it is time for, and keeps it until it goes on.
+    fn take(&mut self, client: &Shared, number: u64, mut flight: Flight) {
+        let deadline = clock::tick(flight.sent + client.timeout);
+        match flight.arrival.advance(&client.clock).map(clock::tick) {
+            None => _ = client.ended(flight.sent, Ok(flight.arrival.result())),
+            Some(due) if due > deadline && client.clock.elapsed() >= deadline => {
+                client.ended(flight.sent, Err(Elapsed));
+            }
+            Some(due) => _ = self.all.insert((due.min(deadline), number), flight),
+        }
+    }
+
+    /// Goes on with all that it is time for.
+    fn advance(&mut self, client: &Shared) {
+        let now = client.clock.elapsed();
+        while let Some(first) = self.all.first_entry().filter(|first| first.key().0 <= now) {
+            let ((_, number), flight) = first.remove_entry();
+            self.take(client, number, flight);
+        }
+    }
+
+    /// A process has ended: goes on with all that fail by that.
+    fn look(&mut self, client: &Shared) {
+        let broken = self.all.iter_mut().filter_map(|(key, flight)| flight.arrival.look().then_some(*key));
+        for key in broken.collect::<Vec<_>>() {
+            if let Some(flight) = self.all.remove(&key) {
+                self.take(client, key.1, flight);
             }
         }
     }
