@@ -1,39 +1,33 @@
-//! The run's clock: a wall-clock reading that advances with tokio's time.
+//! The run's clock: virtual time, or real time sped up.
 #![allow(
     clippy::disallowed_methods,
     reason = "this file is the run's clock: everything else takes its time from here"
 )]
 
-use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// The clock's timers round up to this.
-pub const GRANULARITY: Duration = Duration::from_millis(1);
-
-/// When a timer goes off that is set to this elapsed time of a run.
-pub fn tick(due: Duration) -> Duration {
-    let millis = due.as_nanos().div_ceil(GRANULARITY.as_nanos());
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-}
+use crate::timers::{self, Timer};
 
 /// A clock that all parts of one run share. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     epoch: Timestamp,
-    origin: Instant,
-    speed: f64,
-    /// Whether the thread that asks knows the time: see [`run_simulated`].
-    is_known: bool,
+    time: Time,
 }
 
-thread_local! {
-    /// The elapsed time of the simulated run on this thread, once somebody has asked since it went on: everybody asks
-    /// all the time, and the way to tokio's clock is long.
-    static KNOWN: Cell<Option<Duration>> = const { Cell::new(None) };
+/// What makes time go on.
+#[derive(Clone, Copy, Debug)]
+enum Time {
+    /// The simulated run of this thread: [`run_simulated`].
+    Virtual,
+    /// Real time, sped up.
+    Real { origin: Instant, speed: f64 },
 }
 
 /// The time given to [`Clock::timeout`] passed before the future finished.
@@ -49,19 +43,13 @@ impl std::fmt::Display for Elapsed {
 impl std::error::Error for Elapsed {}
 
 impl Clock {
-    /// A clock that reads `epoch` now and follows tokio's time, paused or not. Must be made inside the runtime
-    /// that the run lives in.
-    pub fn starting_at(epoch: Timestamp) -> Self {
-        Clock { epoch, origin: Instant::now(), speed: 1.0, is_known: false }
-    }
-
     /// A clock that reads the system's time now and advances `speed` times as fast as real time.
     ///
     /// # Panics
     /// If `speed` is not a positive finite number: the caller checks what a user typed.
     pub fn live(speed: f64) -> Self {
         assert!(speed.is_finite() && speed > 0.0, "clock speed must be positive, got {speed}");
-        Clock { epoch: Timestamp::now(), origin: Instant::now(), speed, is_known: false }
+        Clock { epoch: Timestamp::now(), time: Time::Real { origin: Instant::now(), speed } }
     }
 
     /// A clock that reads `epoch` now and advances `speed` times as fast as real time: it goes on where another one was.
@@ -80,15 +68,11 @@ impl Clock {
 
     /// Time since the run's start.
     pub fn elapsed(&self) -> Duration {
-        if self.is_known {
-            return KNOWN.get().unwrap_or_else(|| {
-                let elapsed = self.origin.elapsed();
-                KNOWN.set(Some(elapsed));
-                elapsed
-            });
+        match self.time {
+            Time::Virtual => timers::now(),
+            Time::Real { origin, speed } if speed == 1.0 => origin.elapsed(),
+            Time::Real { origin, speed } => origin.elapsed().mul_f64(speed),
         }
-        let real = self.origin.elapsed();
-        if self.speed == 1.0 { real } else { real.mul_f64(self.speed) }
     }
 
     /// The time at which the run started.
@@ -98,12 +82,18 @@ impl Clock {
 
     /// Sleeps for `duration` of the run's time. Timers round up to one millisecond.
     pub async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(self.real(duration)).await;
+        match self.time {
+            Time::Virtual => Timer::until(timers::now().saturating_add(duration)).await,
+            Time::Real { speed, .. } => tokio::time::sleep(real(duration, speed)).await,
+        }
     }
 
     /// Sleeps until the run has lasted for `elapsed`; returns at once if it has.
     pub async fn sleep_until_elapsed(&self, elapsed: Duration) {
-        tokio::time::sleep_until(self.origin + self.real(elapsed)).await;
+        match self.time {
+            Time::Virtual => Timer::until(elapsed).await,
+            Time::Real { origin, speed } => tokio::time::sleep_until(origin + real(elapsed, speed)).await,
+        }
     }
 
     /// Sleeps until the run's time is `at`; returns at once if that is past.
@@ -117,29 +107,27 @@ impl Clock {
     /// # Errors
     /// [`Elapsed`] if the limit passed first.
     pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-        tokio::time::timeout(self.real(limit), future).await.map_err(|_| Elapsed)
-    }
-
-    fn real(&self, duration: Duration) -> Duration {
-        if self.speed == 1.0 { duration } else { duration.div_f64(self.speed) }
+        let mut future = pin!(future);
+        let mut over = pin!(self.sleep(limit));
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => over.as_mut().poll(context).map(|()| Err(Elapsed)),
+        })
+        .await
     }
 }
 
+fn real(duration: Duration, speed: f64) -> Duration {
+    if speed == 1.0 { duration } else { duration.div_f64(speed) }
+}
+
 /// Runs `main` to its end on a fresh current-thread runtime whose time is virtual and starts at `epoch`. Tasks that
-/// are still running then are dropped.
+/// are still running then are dropped. The clock is of use within that run alone.
 pub fn run_simulated<F, T>(epoch: Timestamp, main: impl FnOnce(Clock) -> F) -> T
 where
     F: Future<Output = T>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        // Virtual time goes on while all tasks wait, and at no other moment.
-        .on_thread_unpark(|| KNOWN.set(None))
-        .build()
-        .expect("a current-thread runtime without I/O needs nothing from the system");
-    KNOWN.set(None);
-    runtime.block_on(async { main(Clock { is_known: true, ..Clock::starting_at(epoch) }).await })
+    timers::run(async { main(Clock { epoch, time: Time::Virtual }).await })
 }
 
 #[cfg(test)]

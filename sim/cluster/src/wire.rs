@@ -158,7 +158,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wire {
     /// A network without clusters.
     pub fn new(clock: Clock, seed: Seed) -> Self {
-        Wire(Arc::new(Shared { clock, seed, loopback: None, endings: Endings::default(), state: Mutex::default() }))
+        Wire(Arc::new(Shared {
+            clock,
+            seed,
+            loopback: None,
+            endings: Endings::default(),
+            state: Mutex::default(),
+        }))
     }
 
     /// A network without clusters whose pods and load balancers have addresses in 127.0.0.0/8, so that sockets of this
@@ -534,11 +540,7 @@ impl Stage for Passage {
         }
     }
 
-    fn redo(
-        &mut self,
-        clock: &Clock,
-        result: Result<Response, DialError>,
-    ) -> Result<Response, DialError> {
+    fn redo(&mut self, clock: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError> {
         let mut response = result?;
         response.pass(clock, self.started, self.way);
         if let Err(lost) = self.done(&response) {

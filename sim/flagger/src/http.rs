@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use program::{Context, Request};
+use program::Context;
 
 /// A call's answer.
 pub struct Answer {
@@ -28,7 +28,7 @@ pub async fn call(
 ) -> Result<Answer, String> {
     let verb = format!("{}{}", &method.as_str()[..1], method.as_str()[1..].to_ascii_lowercase());
     let failed = |error: String| format!("{verb} {url:?}: {error}");
-    let mut request = Request::new(body.into());
+    let mut request = http::Request::new(body.into());
     *request.method_mut() = method;
     *request.uri_mut() = url.parse().map_err(|error| format!("parse {url:?}: {error}"))?;
     *request.headers_mut() = headers;
@@ -39,7 +39,7 @@ pub async fn call(
             request.uri().scheme_str().unwrap_or("")
         )));
     }
-    match context.network.send_within(limit, request).await {
+    match context.network.send_within(limit, request.into()).await {
         Ok(Ok(response)) => Ok(Answer {
             status: response.status(),
             body: String::from_utf8_lossy(response.body()).into_owned(),

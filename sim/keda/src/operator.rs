@@ -168,9 +168,9 @@ impl Operator {
 
     async fn query(&self, server: &str, query: &str, ignores_nothing: bool) -> Result<f64, String> {
         let url = format!("{}/api/v1/query?query={}", server.trim_end_matches('/'), escaped(query));
-        let mut request = Request::default();
-        *request.uri_mut() = url.parse().map_err(|error| format!("serverAddress {server:?}: {error}"))?;
-        let sent = self.context.network.send_within(TIMEOUT, request).await;
+        let request = http::Request::get(url).body(Default::default());
+        let request = request.map_err(|error| format!("serverAddress {server:?}: {error}"))?;
+        let sent = self.context.network.send_within(TIMEOUT, request.into()).await;
         let response = sent.map_err(|_| format!("{server} did not answer in {TIMEOUT:?}"))?;
         let response = response.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_slice(response.body())

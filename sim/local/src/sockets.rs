@@ -206,7 +206,7 @@ impl live::Answer for Bridge {
             }
             head.uri = uri;
             head.version = http::Version::HTTP_11;
-            match network.send(Request::from_parts(head, body)).await {
+            match network.send(Request::from_parts(head, body).into()).await {
                 Ok(answer) => {
                     let mut answer = answer.into_http();
                     // The socket's server frames the body itself.

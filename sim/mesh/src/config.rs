@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crd::{ApiGateway, DestinationRule, Gateway, GatewayRoute, HttpRoute, TrafficPolicy, VirtualService};
 
@@ -118,6 +118,8 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Route {
     origin: Origin,
+    /// The services of its destinations, once somebody has asked for them.
+    services: OnceLock<Vec<Option<Arc<Service>>>>,
     /// The namespace that its names are of.
     pub namespace: Arc<str>,
     /// Its place among rules for the same host, whichever object they come from.
@@ -136,12 +138,23 @@ impl Route {
     fn own(object: &Arc<VirtualService>, index: usize, namespace: &Arc<str>) -> Arc<Route> {
         let precedence = Precedence::of_conditions(&object.spec.http[index]);
         let origin = Origin::Own(Arc::clone(object), index);
-        Arc::new(Route { origin, namespace: Arc::clone(namespace), precedence })
+        Arc::new(Route { origin, services: OnceLock::new(), namespace: Arc::clone(namespace), precedence })
     }
 
     /// A rule that no VirtualService has like this.
     pub(crate) fn made(rule: HttpRoute, namespace: Arc<str>, precedence: Precedence) -> Route {
-        Route { origin: Origin::Made(Box::new(rule)), namespace, precedence }
+        let origin = Origin::Made(Box::new(rule));
+        Route { origin, services: OnceLock::new(), namespace, precedence }
+    }
+
+    /// The service of one of its destinations, by its place among them. A route belongs to one snapshot.
+    pub(crate) fn service(&self, config: &Config, destination: usize) -> Option<&Arc<Service>> {
+        let services = self.services.get_or_init(|| {
+            let hosts =
+                self.rule().route.iter().map(|route| full_host(&route.destination.host, &self.namespace));
+            hosts.map(|host| config.by_host(&host).cloned()).collect()
+        });
+        services.get(destination)?.as_ref()
     }
 
     /// Conditions and what to do.
@@ -280,15 +293,20 @@ impl Config {
 
     /// Rules that may be for a host, oldest first.
     pub fn rules_about(&self, host: &str) -> impl Iterator<Item = &Rules> {
-        let named = match host.contains(|letter: char| letter.is_ascii_uppercase()) {
+        let named = match host.bytes().any(|letter| letter.is_ascii_uppercase()) {
             true => self.rules_by_host.get(&host.to_ascii_lowercase()),
             false => self.rules_by_host.get(host),
         };
-        let mut found = named.cloned().unwrap_or_default();
-        found.extend(&self.rules_of_wildcards);
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().map(|index| &self.rules[index])
+        let named = named.map_or(&[][..], Vec::as_slice);
+        let found = if self.rules_of_wildcards.is_empty() {
+            Cow::Borrowed(named)
+        } else {
+            let mut found = [named, &self.rules_of_wildcards].concat();
+            found.sort_unstable();
+            found.dedup();
+            Cow::Owned(found)
+        };
+        (0..found.len()).map(move |place| &self.rules[found[place]])
     }
 
     /// The service that a client in `namespace` means by a host name, or by a Service's address.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clock::{Clock, Rng};
 use crd::TrafficPolicy;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -39,7 +38,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
 /// What a client's proxy tells the server's: in Envoy, headers and the client certificate.
-#[derive(Clone)]
 struct PeerProxy {
     workload: Arc<Workload>,
     service: Arc<Service>,
@@ -372,13 +370,13 @@ impl Envoy {
         };
         let index =
             self.random.lock().expect("no holder of this lock panics").random_range(0..endpoints.len());
-        let mut copy = copy(request);
+        let mut copy = request.clone();
         if let Some(host) =
             authority(request).and_then(|host| HeaderValue::from_str(&format!("{host}-shadow")).ok())
         {
             copy.headers_mut().insert(header::HOST, host);
         }
-        copy.extensions_mut().insert(PeerProxy {
+        let copy = copy.from_proxy(PeerProxy {
             workload: Arc::clone(&self.workload),
             service: Arc::clone(service),
             mutual_tls: false,
@@ -396,7 +394,7 @@ impl Envoy {
     fn arrive(self: &Arc<Self>, request: Request, port: u16, app: Arc<dyn Handler>) -> Reply {
         let config = self.control_plane.config();
         let here = SocketAddr::new(self.context.network.local_ip(), port);
-        let peer = request.extensions().get::<PeerProxy>().cloned();
+        let peer = request.told::<PeerProxy>();
         // Ports behind no Service are passed through, and so are the proxy's own: no telemetry.
         let Some((service, _)) = config.inbound(here).filter(|_| !(15000..15100).contains(&port)) else {
             return app.handle(request);
@@ -487,13 +485,12 @@ impl Outbound {
     /// Sends the request to the next endpoint, if there is one.
     fn attempt(&self, request: &Request, tried: &[SocketAddr]) -> Option<Attempt> {
         let to = self.envoy.choose(&self.forward, tried)?.clone();
-        let mut copy = copy(request);
-        copy.extensions_mut().insert(PeerProxy {
+        let request = request.clone().from_proxy(PeerProxy {
             workload: Arc::clone(&self.envoy.workload),
             service: Arc::clone(&self.forward.service),
             mutual_tls: is_mutual_tls(self.forward.policy.as_deref()),
         });
-        let reply = self.envoy.context.network.dial(to.address, copy);
+        let reply = self.envoy.context.network.dial(to.address, request);
         Some(Attempt { to, reply })
     }
 
@@ -514,11 +511,7 @@ impl Outbound {
     }
 
     /// Waits for an attempt's answer, trying again as the rule allows: the answer, who gave it, and the response flag.
-    async fn try_again(
-        &self,
-        request: &Request,
-        first: Attempt,
-    ) -> (Response, Arc<Workload>, &'static str) {
+    async fn try_again(&self, request: &Request, first: Attempt) -> (Response, Arc<Workload>, &'static str) {
         let (envoy, retries) = (&self.envoy, &self.forward.retries);
         let clock = envoy.context.clock;
         let began = clock.elapsed();
@@ -591,11 +584,7 @@ impl Stage for Outbound {
         Ok(())
     }
 
-    fn redo(
-        &mut self,
-        _: &Clock,
-        result: Result<Response, DialError>,
-    ) -> Result<Response, DialError> {
+    fn redo(&mut self, _: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError> {
         let destination = self.result.take().map_or_else(Workload::unknown, |(destination, _)| destination);
         let response = self.take(&destination, result);
         self.count();
@@ -606,7 +595,7 @@ impl Stage for Outbound {
 /// A request that has arrived at a pod.
 struct Inbound {
     envoy: Arc<Envoy>,
-    peer: Option<PeerProxy>,
+    peer: Option<Arc<PeerProxy>>,
     service: (Arc<str>, Arc<str>, Arc<str>),
     started: Duration,
     result: Option<Measured>,
@@ -647,11 +636,7 @@ impl Stage for Inbound {
         Ok(())
     }
 
-    fn redo(
-        &mut self,
-        _: &Clock,
-        result: Result<Response, DialError>,
-    ) -> Result<Response, DialError> {
+    fn redo(&mut self, _: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError> {
         let response = self.pass_on(result);
         self.count();
         Ok(response)
@@ -708,15 +693,6 @@ fn local(status: u16, body: String) -> Response {
     let mut response = respond(status, body);
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static("envoy"));
     response
-}
-
-/// The request again: bodies are shared, extensions of the client stay with the client.
-fn copy(request: &Request) -> Request {
-    let mut copy: Request = http::Request::new(Bytes::clone(request.body()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// The host of the `Host` header, without its port.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crd::{
     Destination, DirectResponse, HeaderOperations, Headers, HttpMatchRequest, HttpRedirect, HttpRewrite,
-    HttpRoute, Percent, StringMatch, TrafficPolicy,
+    HttpRoute, HttpRouteDestination, Percent, StringMatch, TrafficPolicy,
 };
 use regex::Regex;
 
@@ -129,11 +129,11 @@ pub fn route(
     let rules = rules_for(config, caller, host);
     for route in &rules {
         if matches(route.rule(), &route.namespace, caller, asked) {
-            return apply(config, route.rule(), &route.namespace, asked, &mut draw);
+            return apply(config, route, asked, &mut draw);
         }
     }
     match service {
-        Some(service) if rules.is_empty() => to_service(config, service, asked, &mut draw),
+        Some(service) if rules.is_empty() => to_service(service, asked),
         // A host with rules of which none fits, or a gateway without rules for the host.
         _ if !rules.is_empty() || !caller.gateways.is_empty() => {
             Decision::Answer { status: 404, body: String::new(), flag: "NR", service: service.cloned() }
@@ -246,13 +246,8 @@ fn is_match(wanted: &StringMatch, found: &str, ignore_case: bool) -> bool {
     true
 }
 
-fn apply(
-    config: &Config,
-    http: &HttpRoute,
-    namespace: &str,
-    asked: &Asked<'_>,
-    draw: &mut impl FnMut() -> f64,
-) -> Decision {
+fn apply(config: &Config, route: &Route, asked: &Asked<'_>, draw: &mut impl FnMut() -> f64) -> Decision {
+    let (http, namespace) = (route.rule(), &*route.namespace);
     let mut delay = None;
     if let Some(fault) = &http.fault {
         if let Some(injected) = &fault.delay
@@ -277,8 +272,8 @@ fn apply(
     let Some(chosen) = weighted(http, draw) else {
         return Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None };
     };
-    let (destination, own_headers) = chosen;
-    let target = match endpoints(config, destination, namespace, asked) {
+    let HttpRouteDestination { destination, headers: own_headers, .. } = &http.route[chosen];
+    let target = match endpoints(route.service(config, chosen), destination, asked) {
         Ok(target) => target,
         Err(decision) => return decision,
     };
@@ -311,14 +306,8 @@ fn apply(
 }
 
 /// A service without rules.
-fn to_service(
-    config: &Config,
-    service: &Arc<Service>,
-    asked: &Asked<'_>,
-    _draw: &mut impl FnMut() -> f64,
-) -> Decision {
-    let destination = Destination { host: service.host.to_string(), ..Destination::default() };
-    match endpoints(config, &destination, "", asked) {
+fn to_service(service: &Arc<Service>, asked: &Asked<'_>) -> Decision {
+    match endpoints(Some(service), &Destination::default(), asked) {
         Ok(target) => Decision::Forward(Box::new(target)),
         Err(decision) => decision,
     }
@@ -326,9 +315,8 @@ fn to_service(
 
 /// The endpoints of a destination.
 fn endpoints(
-    config: &Config,
+    service: Option<&Arc<Service>>,
     destination: &Destination,
-    namespace: &str,
     asked: &Asked<'_>,
 ) -> Result<Forward, Decision> {
     let no_cluster = |service: Option<&Arc<Service>>| Decision::Answer {
@@ -337,8 +325,7 @@ fn endpoints(
         flag: "NC",
         service: service.cloned(),
     };
-    let host = full_host(&destination.host, namespace);
-    let Some(service) = config.by_host(&host) else { return Err(no_cluster(None)) };
+    let Some(service) = service else { return Err(no_cluster(None)) };
     let port = match destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()) {
         Some(port) => port,
         None => default_port(service, asked.port),
@@ -380,24 +367,20 @@ fn default_port(service: &Service, asked: u16) -> u16 {
 }
 
 /// One of a rule's destinations by weight; one alone takes all, zero weights none.
-fn weighted<'a>(
-    http: &'a HttpRoute,
-    draw: &mut impl FnMut() -> f64,
-) -> Option<(&'a Destination, Option<&'a Headers>)> {
-    let part = |route: &'a crd::HttpRouteDestination| (&route.destination, route.headers.as_ref());
-    if let [alone] = http.route.as_slice() {
-        return Some(part(alone));
+fn weighted(http: &HttpRoute, draw: &mut impl FnMut() -> f64) -> Option<usize> {
+    if http.route.len() == 1 {
+        return Some(0);
     }
-    let weight = |route: &crd::HttpRouteDestination| f64::from(route.weight.max(0));
+    let weight = |route: &HttpRouteDestination| f64::from(route.weight.max(0));
     let total: f64 = http.route.iter().map(weight).sum();
     if total <= 0.0 {
         return None;
     }
     let mut left = draw() * total;
-    let weighty = http.route.iter().filter(|route| route.weight > 0);
+    let weighty = http.route.iter().enumerate().filter(|(_, route)| route.weight > 0);
     let mut last = None;
-    for route in weighty {
-        last = Some(part(route));
+    for (place, route) in weighty {
+        last = Some(place);
         if left < weight(route) {
             break;
         }

@@ -79,12 +79,14 @@ impl Ord for Series {
             .cmp(&(other.reporter, other.code, other.flags, other.mutual_tls))
             .then_with(|| by_place(&self.source, &other.source))
             .then_with(|| by_place(&self.destination, &other.destination))
-            .then_with(|| self.service.cmp(&other.service))
+            .then_with(|| by_place(&self.service.0, &other.service.0))
+            .then_with(|| by_place(&self.service.1, &other.service.1))
+            .then_with(|| by_place(&self.service.2, &other.service.2))
     }
 }
 
 /// The order of what two point to, with a short cut: as a rule they point to the same.
-fn by_place<T: Ord>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
+fn by_place<T: Ord + ?Sized>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
     if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
 }
 
@@ -127,7 +129,9 @@ impl Metrics {
         let value = match self.telemetry {
             Telemetry::Seconds => duration.as_secs_f64(),
             // Whole milliseconds, as Envoy measures.
-            Telemetry::Milliseconds => duration.as_millis() as f64,
+            Telemetry::Milliseconds => {
+                (duration.as_secs() * 1000 + u64::from(duration.subsec_millis())) as f64
+            }
         };
         let mut all = self.series.lock().expect("no holder of this lock panics");
         let counters = all.entry(series).or_insert_with_key(|series| Counters {

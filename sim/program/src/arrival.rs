@@ -78,7 +78,8 @@ impl Arrival {
                 Ahead::Stage(mut stage) => match &self.result {
                     Ok(response) if !self.is_another => stage.done(response).err(),
                     _ => {
-                        let result = std::mem::replace(&mut self.result, Err(DialError::Invalid(String::new())));
+                        let result =
+                            std::mem::replace(&mut self.result, Err(DialError::Invalid(String::new())));
                         self.result = stage.redo(clock, result);
                         if let Ok(response) = &mut self.result {
                             let ahead = response.take_ahead().into_iter().chain(self.ahead.by_ref());

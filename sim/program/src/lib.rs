@@ -17,6 +17,7 @@ mod network;
 mod objects;
 mod process;
 mod reply;
+mod request;
 mod response;
 mod usage;
 mod watch;
@@ -30,11 +31,12 @@ pub use informer::{Change, Informer};
 pub use kinds::Kind;
 pub use logs::{LogSink, LogSource, LogStore, Logs};
 pub use network::{
-    DialError, Handler, ListenError, Listening, Network, Proxy, Request, ServedBy, respond, respond_json,
+    DialError, Handler, ListenError, Listening, Network, Proxy, ServedBy, respond, respond_json,
 };
 pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use reply::Reply;
+pub use request::Request;
 pub use response::{Lost, Response, Stage};
 pub use usage::CpuMeter;
 pub use watch::{Object, Seen, Selection, list_and_watch};

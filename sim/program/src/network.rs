@@ -13,11 +13,7 @@ use clock::{Clock, Elapsed};
 use futures::future::BoxFuture;
 use http::StatusCode;
 
-use crate::{Arrival, Endings, Reply, Response};
-
-/// A whole HTTP request. Requests that are sent have an absolute URI, whose host is a DNS name of the sender's
-/// cluster or an address.
-pub type Request = http::Request<Bytes>;
+use crate::{Arrival, Endings, Reply, Request, Response};
 
 /// Why no response came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -51,11 +51,7 @@ pub trait Stage: Send + Sync {
     ///
     /// # Errors
     /// What the next stage gets instead of a response.
-    fn redo(
-        &mut self,
-        clock: &Clock,
-        result: Result<Response, DialError>,
-    ) -> Result<Response, DialError>;
+    fn redo(&mut self, clock: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError>;
 }
 
 /// A response that got lost on its way.

@@ -270,7 +270,7 @@ impl Scraper {
         };
         let started = clock.elapsed();
         let get = |error: &str| format!("Get {:?}: {error}", self.target.identity.url);
-        match self.context.network.send_within(self.target.job.timeout, request).await {
+        match self.context.network.send_within(self.target.job.timeout, request.into()).await {
             Err(_) => (Err(get("context deadline exceeded")), self.target.job.timeout),
             Ok(Err(error)) => (Err(get(&error.to_string())), clock.elapsed() - started),
             Ok(Ok(response)) => {

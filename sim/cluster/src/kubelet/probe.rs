@@ -138,7 +138,7 @@ async fn http(
         request = request.header(&header.name, &header.value);
     }
     let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
-    let asked = async { pod.network.arrive(end.serve(port, request).await?).await };
+    let asked = async { pod.network.arrive(end.serve(port, request.into()).await?).await };
     match pod.shared.parts.clock.timeout(timeout, asked).await {
         Err(_) => Err(format!(
             "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"

@@ -81,7 +81,7 @@ impl Client {
             builder = builder.header(header::HOST, authority.as_str());
         }
         let body = body.map(|body| Bytes::from(body.to_owned())).unwrap_or_default();
-        builder.body(body).map_err(|error| error.to_string())
+        builder.body(body).map(Request::from).map_err(|error| error.to_string())
     }
 
     /// Its network.

@@ -91,7 +91,8 @@ pub(super) async fn notify(network: Arc<dyn Network>, notify: &Notify, step: &Gi
         .header("X-GitHub-Event", "push")
         .body(Bytes::from(payload.to_string()))
         .map_err(|error| format!("{}: {error}", notify.url))?;
-    let answer = network.send(request).await.map_err(|error| format!("webhook {}: {error}", notify.url))?;
+    let answer =
+        network.send(request.into()).await.map_err(|error| format!("webhook {}: {error}", notify.url))?;
     if answer.status().is_success() {
         return Ok(());
     }
