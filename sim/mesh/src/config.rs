@@ -110,7 +110,7 @@ pub struct Rules {
     pub hosts: Vec<String>,
     /// The keys of its gateways, and `mesh`.
     pub gateways: Vec<String>,
-    /// The rules, in their order.
+    /// The rules, in the order in which they are looked at once they are part of a [`Config`].
     pub routes: Vec<Arc<Route>>,
 }
 
@@ -278,7 +278,8 @@ impl Config {
     }
 
     fn take_rules(&mut self, rules: Vec<Rules>) {
-        for rules in rules {
+        for mut rules in rules {
+            rules.routes.sort_by_key(|route| route.precedence);
             let index = self.rules.len();
             for host in &rules.hosts {
                 if host.starts_with('*') {

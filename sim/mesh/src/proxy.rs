@@ -29,8 +29,6 @@ const STATS_PORT: u16 = 15090;
 const HEALTH_PORT: u16 = 15021;
 /// The pod annotation that lists ports to which requests go past the proxy.
 const EXCLUDED_OUTBOUND: &str = "traffic.sidecar.istio.io/excludeOutboundPorts";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// How long a proxy serves on after SIGTERM (`terminationDrainDuration`), for load balancers to notice.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -327,16 +325,15 @@ impl Envoy {
             }
         }
         for headers in &forward.headers {
-            route::change_headers(request.headers_mut(), headers.request.as_ref());
+            if headers.request.is_some() {
+                route::change_headers(request.headers_mut(), headers.request.as_ref());
+            }
         }
-        if !request.headers().contains_key(&REQUEST_ID) {
-            let (high, low) = {
-                let mut random = self.random.lock().expect("no holder of this lock panics");
-                (random.next_u64(), random.next_u64())
-            };
-            request.headers_mut().insert(REQUEST_ID, request_id(high, low));
-        }
-        request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        request.forward(|| {
+            let mut random = self.random.lock().expect("no holder of this lock panics");
+            let (high, low) = (random.next_u64(), random.next_u64());
+            (u128::from(high) << 64) | u128::from(low)
+        });
     }
 
     /// The next endpoint: in turn, or at random where the policy says so, and not one that was tried before if there is
@@ -648,19 +645,6 @@ fn upstream_time(response: &mut Response, lost: Duration) {
     let total = response.add_latency(lost);
     let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
     response.headers_mut().insert(UPSTREAM_TIME, millis);
-}
-
-/// A random UUID (version 4) as text.
-fn request_id(high: u64, low: u64) -> HeaderValue {
-    let random = (u128::from(high) << 64) | u128::from(low);
-    let versioned = random & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
-    let mut text = [b'-'; 36];
-    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
-    for (digit, place) in places.enumerate() {
-        let value = (versioned >> (124 - 4 * digit)) & 0xf;
-        text[place] = b"0123456789abcdef"[value as usize];
-    }
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are visible")
 }
 
 /// What an attempt came to: the answer, the response flag, and whether it may be tried again.

@@ -1,5 +1,6 @@
 //! Where a request goes: a pure function of configuration, caller, request and random draws.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crd::{
 };
 use regex::Regex;
 
-use crate::config::{Config, Endpoint, Route, Service, full_host, gateway_key, host_fit};
+use crate::config::{Config, Endpoint, Route, Rules, Service, full_host, gateway_key, host_fit};
 
 /// Who routes.
 #[derive(Clone, Debug)]
@@ -127,7 +128,7 @@ pub fn route(
         if caller.gateways.is_empty() { config.service(asked.host, caller.namespace) } else { None };
     let host = service.map_or(asked.host, |service| &service.host);
     let rules = rules_for(config, caller, host);
-    for route in &rules {
+    for route in &*rules {
         if matches(route.rule(), &route.namespace, caller, asked) {
             return apply(config, route, asked, &mut draw);
         }
@@ -143,7 +144,7 @@ pub fn route(
 }
 
 /// The HTTP rules that apply to a host, in order.
-fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<&'a Route> {
+fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Cow<'a, [Arc<Route>]> {
     let applies = |gateways: &[String]| {
         if caller.gateways.is_empty() {
             gateways.iter().any(|gateway| gateway == "mesh")
@@ -152,27 +153,28 @@ fn rules_for<'a>(config: &'a Config, caller: &Caller<'_>, host: &str) -> Vec<&'a
         }
     };
     let mut best: Option<usize> = None;
-    let mut found = Vec::new();
+    let (mut first, mut others): (Option<&Rules>, Vec<&Rules>) = (None, Vec::new());
     for rules in config.rules_about(host).filter(|rules| applies(&rules.gateways)) {
         let Some(fit) = rules.hosts.iter().filter_map(|pattern| host_fit(pattern, host)).max() else {
             continue;
         };
         if best.is_none_or(|best| fit > best) {
             best = Some(fit);
-            found.clear();
-        }
-        if best == Some(fit) {
-            found.push(rules);
+            first = Some(rules);
+            others.clear();
+        } else if best == Some(fit) {
+            others.push(rules);
         }
     }
-    if caller.gateways.is_empty() {
-        // In sidecars the oldest VirtualService owns the host.
-        found.truncate(1);
+    let first = first.map_or(&[][..], |rules| &rules.routes);
+    // In sidecars the oldest VirtualService owns the host.
+    if caller.gateways.is_empty() || others.is_empty() {
+        return Cow::Borrowed(first);
     }
-    let mut routes: Vec<&Route> =
-        found.into_iter().flat_map(|rules| rules.routes.iter().map(|route| &**route)).collect();
+    let others = others.into_iter().flat_map(|rules| &rules.routes);
+    let mut routes: Vec<Arc<Route>> = first.iter().chain(others).cloned().collect();
     routes.sort_by_key(|route| route.precedence);
-    routes
+    Cow::Owned(routes)
 }
 
 fn matches(http: &HttpRoute, namespace: &str, caller: &Caller<'_>, asked: &Asked<'_>) -> bool {

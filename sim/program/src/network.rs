@@ -178,20 +178,17 @@ pub struct ListenError {
 
 /// A plain-text response.
 pub fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(body.into());
+    respond_as("text/plain; charset=utf-8", status, body)
+}
+
+fn respond_as(kind: &'static str, status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = http::Response::new(body.into());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response.into()
 }
 
 /// A JSON response; `body` is JSON.
 pub fn respond_json(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = respond(status, body);
-    response.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json; charset=utf-8"),
-    );
-    response
+    respond_as("application/json; charset=utf-8", status, body)
 }

@@ -9,17 +9,29 @@ pub(crate) struct Line<'a> {
     pub at_ms: Option<i64>,
 }
 
-/// Reads a page line by line.
-///
-/// # Errors
-/// The first line that is no sample, with the reason.
-pub(crate) fn lines(page: &str) -> impl Iterator<Item = Result<Line<'_>, String>> {
-    page.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(line)
+/// The lines of a page that are samples.
+pub(crate) fn lines(page: &str) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    let ends = memchr::memchr_iter(b'\n', page.as_bytes()).chain([page.len()]);
+    let lines = ends.map(move |end| {
+        let line = page[start..end].trim_ascii();
+        start = (end + 1).min(page.len());
+        line
+    });
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-fn line(text: &str) -> Result<Line<'_>, String> {
+/// Reads a line; as a rule its series is the `likely` one.
+///
+/// # Errors
+/// Why it is no sample.
+pub(crate) fn line<'a>(text: &'a str, likely: &str) -> Result<Line<'a>, String> {
     let wrong = |why: &str| format!("{why} in line {text:?}");
-    let end = series_end(text).ok_or_else(|| wrong("unclosed label set"))?;
+    let is_likely = !likely.is_empty()
+        && text.starts_with(likely)
+        && text.as_bytes().get(likely.len()).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    let end = if is_likely { Some(likely.len()) } else { series_end(text) };
+    let end = end.ok_or_else(|| wrong("unclosed label set"))?;
     let series = text[..end].trim_end();
     let (value, rest) = word(&text[end..]);
     if value.is_empty() {
@@ -95,7 +107,7 @@ mod tests {
     #[test]
     fn pages_are_read_line_by_line() {
         let page = "# HELP a text\na{x=\"1, }\\\"\",y=\"b\"} 4.5 1000\nb 1e3\n\nc NaN\n";
-        let found: Vec<Line<'_>> = lines(page).map(Result::unwrap).collect();
+        let found: Vec<Line<'_>> = lines(page).map(|text| line(text, "b").unwrap()).collect();
         assert_eq!(found[0], Line { series: "a{x=\"1, }\\\"\",y=\"b\"}", value: 4.5, at_ms: Some(1000) });
         assert_eq!((found[1].series, found[1].value), ("b", 1000.0));
         assert!(found[2].value.is_nan());
@@ -105,7 +117,9 @@ mod tests {
             [pair("__name__", "a"), pair("x", "1, }\""), pair("y", "b")]
         );
         assert_eq!(labels("b").unwrap(), [pair("__name__", "b")]);
-        assert!(lines("a{x=\"1\" 2").next().unwrap().is_err());
-        assert!(lines("a b").next().unwrap().is_err());
+        assert!(line("a{x=\"1\" 2", "").is_err());
+        assert!(line("a b", "a").is_err() && line("a b", "").is_err());
+        assert_eq!(line("ab 1", "a").unwrap().series, "ab");
+        assert_eq!(lines("\n a 1 \r\nb 2").collect::<Vec<_>>(), ["a 1", "b 2"]);
     }
 }

@@ -301,8 +301,9 @@ impl Scraper {
             let page = std::str::from_utf8(&body).map_err(|_| "the page is not UTF-8".to_owned())?;
             let mut count: u64 = 0;
             let mut next = 0;
-            for line in exposition::lines(page) {
-                let line = line?;
+            for text in exposition::lines(page) {
+                let likely = known.seen.get(next).map_or("", |seen| &*seen.text);
+                let line = exposition::line(text, likely)?;
                 count += 1;
                 if job.sample_limit > 0 && count > job.sample_limit {
                     return Err("sample limit exceeded".to_owned());

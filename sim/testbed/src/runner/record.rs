@@ -99,12 +99,14 @@ impl Record {
     /// Answers by version since the last call.
     pub(super) fn served_since(&self) -> Vec<(String, u64)> {
         let mut inner = self.inner();
-        let mut served = BTreeMap::new();
+        let mut counts = vec![0; inner.versions.len()];
         for sample in &inner.samples[inner.counted..] {
             if sample.version != NOBODY {
-                *served.entry(inner.versions[usize::from(sample.version)].clone()).or_default() += 1;
+                counts[usize::from(sample.version)] += 1;
             }
         }
+        let counts = inner.versions.iter().cloned().zip(counts).filter(|(_, count)| *count > 0);
+        let served: BTreeMap<String, u64> = counts.collect();
         inner.counted = inner.samples.len();
         served.into_iter().collect()
     }
