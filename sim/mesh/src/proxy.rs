@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clock::{Clock, Rng};
 use crd::TrafficPolicy;
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use program::{
     Context, DialError, ExitCode, Handler, Lost, Main, Proxy, Reply, Request, Response, Stage, respond,
 };
@@ -29,7 +29,6 @@ const STATS_PORT: u16 = 15090;
 const HEALTH_PORT: u16 = 15021;
 /// The pod annotation that lists ports to which requests go past the proxy.
 const EXCLUDED_OUTBOUND: &str = "traffic.sidecar.istio.io/excludeOutboundPorts";
-const UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// How long a proxy serves on after SIGTERM (`terminationDrainDuration`), for load balancers to notice.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The longest pause before a first retry; the pause is random up to it, and doubles per retry.
@@ -525,7 +524,8 @@ impl Outbound {
             let retries_left = tried.len() <= retries.attempts as usize;
             if !(may_retry && retries_left) {
                 // Time lost before the last attempt counts too.
-                upstream_time(&mut response, attempt_began - began);
+                let total = response.add_latency(attempt_began - began);
+                response.took_upstream(total);
                 return (response, attempt.to.workload, flag);
             }
             let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
@@ -541,7 +541,8 @@ impl Outbound {
     /// The client's answer from what the only attempt gave.
     fn take(&mut self, destination: &Arc<Workload>, result: Result<Response, DialError>) -> Response {
         let (mut response, flag, _) = judge(Ok(result), &self.forward.retries);
-        upstream_time(&mut response, Duration::ZERO);
+        let total = response.latency();
+        response.took_upstream(total);
         self.pass_on(destination, (response, flag))
     }
 
@@ -559,7 +560,9 @@ impl Outbound {
         (mut response, flag): (Response, &'static str),
     ) -> Response {
         for headers in &self.forward.headers {
-            route::change_headers(response.headers_mut(), headers.response.as_ref());
+            if headers.response.is_some() {
+                route::change_headers(response.headers_mut(), headers.response.as_ref());
+            }
         }
         let waited = self.forward.delay.unwrap_or_default();
         response.settle(&self.envoy.context.clock, self.started, HOP + waited);
@@ -638,13 +641,6 @@ impl Stage for Inbound {
         self.count();
         Ok(response)
     }
-}
-
-/// Tells the client how long the endpoint took; `lost` passed before the last attempt.
-fn upstream_time(response: &mut Response, lost: Duration) {
-    let total = response.add_latency(lost);
-    let millis = HeaderValue::from(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
-    response.headers_mut().insert(UPSTREAM_TIME, millis);
 }
 
 /// What an attempt came to: the answer, the response flag, and whether it may be tried again.

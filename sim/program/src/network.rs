@@ -178,17 +178,10 @@ pub struct ListenError {
 
 /// A plain-text response.
 pub fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    respond_as("text/plain; charset=utf-8", status, body)
-}
-
-fn respond_as(kind: &'static str, status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = http::Response::new(body.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
-    response.into()
+    Response::with(status, "text/plain; charset=utf-8", body.into())
 }
 
 /// A JSON response; `body` is JSON.
 pub fn respond_json(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    respond_as("application/json; charset=utf-8", status, body)
+    Response::with(status, "application/json; charset=utf-8", body.into())
 }

@@ -8,23 +8,53 @@
 //! wait for all as a rule, and then each part in its order, innermost first.
 
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Clock;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{DialError, ServedBy, Termination};
 
 /// A whole HTTP response, how long it takes and who gave it.
 pub struct Response {
     http: http::Response<Bytes>,
+    unwritten: Unwritten,
+    /// All headers, once somebody has asked for them: few do.
+    headers: OnceLock<HeaderMap>,
     latency: Option<Duration>,
     served_by: Option<Arc<ServedBy>>,
     ahead: Vec<Ahead>,
     /// When everything that is ahead has passed, in the clock's elapsed time.
     arrives: Duration,
+}
+
+/// Headers that most responses have.
+#[derive(Clone, Copy, Default)]
+struct Unwritten {
+    content_type: Option<&'static str>,
+    upstream_time: Option<Duration>,
+}
+
+/// How long the upstream of a proxy took, in milliseconds.
+const UPSTREAM_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+impl Unwritten {
+    fn is_nothing(&self) -> bool {
+        self.content_type.is_none() && self.upstream_time.is_none()
+    }
+
+    fn write(self, headers: &mut HeaderMap) {
+        if let Some(kind) = self.content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        if let Some(time) = self.upstream_time {
+            let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(UPSTREAM_TIME, HeaderValue::from(millis));
+        }
+    }
 }
 
 /// What has to happen before a response has arrived.
@@ -69,9 +99,47 @@ impl Response {
         http::Response::new(body).into()
     }
 
+    /// A response with this status and `Content-Type`.
+    pub fn with(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+        let mut response = Response::new(body);
+        *response.http.status_mut() = status;
+        response.unwritten.content_type = Some(content_type);
+        response
+    }
+
     /// The response without what the network knows of it.
-    pub fn into_http(self) -> http::Response<Bytes> {
+    pub fn into_http(mut self) -> http::Response<Bytes> {
+        self.headers_mut();
         self.http
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &HeaderMap {
+        if self.unwritten.is_nothing() {
+            return self.http.headers();
+        }
+        self.headers.get_or_init(|| {
+            let mut headers = self.http.headers().clone();
+            self.unwritten.write(&mut headers);
+            headers
+        })
+    }
+
+    /// Its headers, to change them.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers = OnceLock::new();
+        let headers = self.http.headers_mut();
+        std::mem::take(&mut self.unwritten).write(headers);
+        headers
+    }
+
+    /// A proxy says how long its upstream took (`x-envoy-upstream-service-time`).
+    pub fn took_upstream(&mut self, time: Duration) {
+        if self.unwritten.upstream_time.is_some() {
+            self.headers_mut();
+        }
+        self.headers = OnceLock::new();
+        self.unwritten.upstream_time = Some(time);
     }
 
     /// Its body.
@@ -172,7 +240,15 @@ impl Response {
 
 impl From<http::Response<Bytes>> for Response {
     fn from(http: http::Response<Bytes>) -> Response {
-        Response { http, latency: None, served_by: None, ahead: Vec::new(), arrives: Duration::ZERO }
+        Response {
+            http,
+            unwritten: Unwritten::default(),
+            headers: OnceLock::new(),
+            latency: None,
+            served_by: None,
+            ahead: Vec::new(),
+            arrives: Duration::ZERO,
+        }
     }
 }
 
@@ -181,12 +257,6 @@ impl Deref for Response {
 
     fn deref(&self) -> &Self::Target {
         &self.http
-    }
-}
-
-impl DerefMut for Response {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.http
     }
 }
 

@@ -1,13 +1,13 @@
 //! Series in memory: samples by time, found by labels.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::hash::FixedState;
-use crate::labels::{Labels, METRIC_NAME};
+use crate::labels::Labels;
 use crate::matcher::Matcher;
 
 /// The value that ends a series: a NaN with bits of its own, told apart from a NaN that a program exposed.
@@ -87,8 +87,8 @@ impl Series {
     }
 }
 
-/// Label values and their series, in order of creation.
-type Postings = BTreeMap<Arc<str>, Vec<u32>>;
+/// Label values and their series, in order of creation. Hashed, not sorted: every new series is put under all its labels.
+type Postings = IndexMap<Arc<str>, Vec<u32>, FixedState>;
 
 /// Series in memory. Samples of a series ascend in time; several series may be at different times.
 #[derive(Default)]
@@ -96,8 +96,8 @@ pub struct Storage {
     /// By reference; `None` where a series was trimmed away.
     slots: Vec<Option<Series>>,
     by_labels: IndexMap<Labels, u32, FixedState>,
-    index: BTreeMap<Arc<str>, Postings>,
-    symbols: BTreeSet<Arc<str>>,
+    index: IndexMap<Arc<str>, Postings, FixedState>,
+    symbols: IndexSet<Arc<str>, FixedState>,
     samples: u64,
 }
 
@@ -252,16 +252,6 @@ impl Storage {
         let oldest = series().filter_map(|series| series.times.first()).min()?;
         let newest = series().filter_map(|series| series.times.last()).max()?;
         Some((*oldest, *newest))
-    }
-
-    /// Label names with the number of their values and of the series that have them.
-    pub fn label_statistics(&self) -> impl Iterator<Item = (&str, usize, usize)> {
-        self.index.iter().map(|(name, values)| (&**name, values.len(), values.values().map(Vec::len).sum()))
-    }
-
-    /// Metric names with the number of their series.
-    pub fn metric_statistics(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.index.get(METRIC_NAME).into_iter().flatten().map(|(name, series)| (&**name, series.len()))
     }
 
     /// The label sets that satisfy one of the matcher groups and have samples in `[from_ms, until_ms]`, sorted.
