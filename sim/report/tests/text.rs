@@ -55,6 +55,7 @@ fn outcome() -> Outcome {
                 p99: Duration::from_millis(40),
                 errors: 0,
             }],
+            by_mark: std::collections::BTreeMap::new(),
         }],
         expectations: vec![
             ExpectationResult {

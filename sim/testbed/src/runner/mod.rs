@@ -68,6 +68,8 @@ struct Mark {
     at: Duration,
     /// The number of timeline entries before it.
     entry: usize,
+    /// The number of requests that had ended before it.
+    request: usize,
 }
 
 /// The faults of the clusters' API servers.
@@ -208,8 +210,12 @@ impl<'a> Runner<'a> {
                 expectations.push(self.expectation(expectation).await);
             }
         }
-        let traffic =
-            spec.traffic.iter().zip(0..).map(|(traffic, index)| self.record.summary(index, &traffic.name));
+        let marks = self.requests_by_mark();
+        let traffic = spec
+            .traffic
+            .iter()
+            .zip(0..)
+            .map(|(traffic, index)| self.record.summary(index, &traffic.name, &marks));
         let traffic = traffic.collect();
         let golden = spec.golden.as_ref().map(|golden| {
             let component = Component {
@@ -326,8 +332,17 @@ impl<'a> Runner<'a> {
         self.marks.lock().expect("no holder of this lock panics").get(name).copied()
     }
 
+    /// The marks in order, with the number of requests that had ended before each.
+    fn requests_by_mark(&self) -> Vec<(String, usize)> {
+        let marks = self.marks.lock().expect("no holder of this lock panics");
+        let mut marks: Vec<_> = marks.iter().collect();
+        marks.sort_by_key(|(_, mark)| mark.entry);
+        marks.into_iter().map(|(name, mark)| (name.clone(), mark.request)).collect()
+    }
+
     fn set_mark(&self, name: &str) {
-        let mark = Mark { at: self.clock.elapsed(), entry: self.world.logs().len() };
+        let (entry, request) = (self.world.logs().len(), self.record.len());
+        let mark = Mark { at: self.clock.elapsed(), entry, request };
         self.marks.lock().expect("no holder of this lock panics").insert(name.to_owned(), mark);
         self.world.logs().record_now(&self.clock, Event::Mark(name.to_owned()));
     }

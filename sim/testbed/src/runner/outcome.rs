@@ -95,6 +95,8 @@ pub struct TrafficSummary {
     pub error_texts: BTreeMap<String, u64>,
     /// The answers by version, the versions in order.
     pub versions: Vec<VersionSummary>,
+    /// The same of the answers from each mark on until the next, by the mark's name.
+    pub by_mark: BTreeMap<String, Vec<VersionSummary>>,
 }
 
 /// What one version answered.

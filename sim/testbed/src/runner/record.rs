@@ -1,6 +1,7 @@
 //! Every request of the scenario's traffic, small enough to keep them all.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -131,25 +132,48 @@ impl Record {
         versions
     }
 
-    /// The summary of one traffic.
-    pub(super) fn summary(&self, traffic: u16, name: &str) -> TrafficSummary {
+    /// How many requests have ended so far.
+    pub(super) fn len(&self) -> usize {
+        self.inner().samples.len()
+    }
+
+    /// The summary of one traffic. `marks` are names with the number of requests that had ended before, in order.
+    pub(super) fn summary(&self, traffic: u16, name: &str, marks: &[(String, usize)]) -> TrafficSummary {
         let inner = self.inner();
-        let mut summary = TrafficSummary { name: name.to_owned(), ..TrafficSummary::default() };
-        let mut versions: BTreeMap<&str, (VersionSummary, Distribution)> = BTreeMap::new();
+        let mut summary = TrafficSummary {
+            name: name.to_owned(),
+            versions: inner.versions(traffic, 0..inner.samples.len()),
+            error_texts: inner.errors.get(&traffic).cloned().unwrap_or_default(),
+            ..TrafficSummary::default()
+        };
         for sample in inner.samples.iter().filter(|sample| sample.traffic == traffic) {
             summary.requests += 1;
             summary.errors += u64::from(sample.failed());
-            if sample.status == 0 {
-                continue;
-            }
-            let version = inner.versions.get(usize::from(sample.version)).map_or("", String::as_str);
+        }
+        let ends = marks.iter().skip(1).map(|(_, next)| *next).chain([inner.samples.len()]);
+        summary.by_mark = marks
+            .iter()
+            .zip(ends)
+            .map(|((mark, first), end)| (mark.clone(), inner.versions(traffic, *first..end)))
+            .collect();
+        summary
+    }
+}
+
+impl Inner {
+    /// What each version answered, of the samples in a range.
+    fn versions(&self, traffic: u16, range: Range<usize>) -> Vec<VersionSummary> {
+        let mut versions: BTreeMap<&str, (VersionSummary, Distribution)> = BTreeMap::new();
+        let answers =
+            self.samples[range].iter().filter(|sample| sample.traffic == traffic && sample.status != 0);
+        for sample in answers {
+            let version = self.versions.get(usize::from(sample.version)).map_or("", String::as_str);
             let (version, latencies) = versions.entry(version).or_default();
             version.requests += 1;
             version.errors += u64::from(sample.failed());
             latencies.record(sample.latency);
         }
-        summary.error_texts = inner.errors.get(&traffic).cloned().unwrap_or_default();
-        summary.versions = versions
+        versions
             .into_iter()
             .map(|(name, (version, latencies))| VersionSummary {
                 version: name.to_owned(),
@@ -158,12 +182,9 @@ impl Record {
                 p99: latencies.quantile(0.99),
                 ..version
             })
-            .collect();
-        summary
+            .collect()
     }
-}
 
-impl Inner {
     fn version(&mut self, version: &str) -> u16 {
         let index = self.versions.iter().position(|known| known == version).unwrap_or_else(|| {
             self.versions.push(version.to_owned());
