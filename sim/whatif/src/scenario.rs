@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::latency::Latency;
+use crate::load_test::LoadTest;
 use crate::manifest;
 use crate::model::{Arrivals, Rate, Telemetry};
 use crate::policy::Policy;
@@ -26,12 +27,26 @@ const LOAD_TESTER: &str = include_str!("../../../fixtures/article/flagger/loadte
 pub const IMAGE: &str = "example/target";
 /// The tag of the version that runs now.
 const OLD: &str = "1.0.0";
-/// The tag of the version that is released.
-pub const NEW: &str = "2.0.0";
-/// The mark of the release.
+/// The mark of the release; further ones have a number too.
 pub const RELEASE: &str = "release";
 /// The name of the users' traffic.
 pub const USERS: &str = "users";
+/// The least time in which the world comes to rest before a release.
+const REST: Duration = Duration::from_secs(60);
+/// The longest rest between two releases of one world: with a longer one, setting up a world takes less.
+const REST_MOST: Duration = Duration::from_secs(180);
+/// What Flagger says when a release has ended.
+const END: &str = "^(Promotion completed!|Canary failed!)";
+
+/// The mark of a scenario's release, counted from 0.
+pub fn mark(release: usize) -> String {
+    if release == 0 { RELEASE.to_owned() } else { format!("{RELEASE}-{}", release + 1) }
+}
+
+/// The tag of the version that a scenario's release brings, counted from 0.
+pub fn tag(release: usize) -> String {
+    format!("{}.0.0", release + 2)
+}
 
 /// What of a setting the testbed models otherwise than the fast path, or the fast path not at all.
 ///
@@ -97,19 +112,95 @@ fn replace(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// How long after the Canary's initialisation the release comes: where it lies within the interval is the seed's, as on the
-/// fast path. Scenarios of one setting differ in nothing but this and the seed itself.
-pub fn release_after(setting: &Setting<'_>, seed: u64) -> Duration {
-    let interval = u64::try_from(setting.policy.interval / 1000).unwrap_or_default();
-    let offset = if interval > 0 { seed.wrapping_mul(7919) % interval } else { 0 };
-    Duration::from_secs(60 + offset)
+/// How long a world of this setting rests between a release's end and the next release, for it to be as before the
+/// first: no window holds anything of the last release, and none of its load tests runs. `None` where that does not
+/// come by itself, or takes longer than a new world; releases have worlds of their own then:
+///
+/// - without an analysis: a rollout ends while the primary is still being replaced;
+/// - queries of one's own that look back further than can be told, or at proxies that outlive a release;
+/// - commands of webhooks that end nobody knows when, and gates that webhooks open or close: they stay so.
+///
+/// Versions that never become ready are no such case: Flagger scales them to zero in the end.
+pub fn rest(setting: &Setting<'_>) -> Option<Duration> {
+    let policy = setting.policy;
+    let spec = &policy.canary.spec;
+    let analysis = spec.analysis().filter(|_| !spec.skips_analysis())?;
+    let checks = policy.checks.iter().map(|check| check.window);
+    let mut window = checks.chain([policy.interval]).max().unwrap_or(0);
+    let templates = setting.templates.iter().filter(|template| {
+        let mut references = analysis.metrics.iter().filter_map(|metric| metric.template_ref.as_ref());
+        references.any(|reference| reference.name == template.name())
+    });
+    let queries = analysis.metrics.iter().map(|metric| &metric.query);
+    for query in queries.chain(templates.map(|template| &template.spec.query)) {
+        window = window.max(longest_window(query)?);
+    }
+    let mut rest = window.saturating_add(setting.scrape);
+    for hook in &analysis.webhooks {
+        let metadata = hook.metadata.as_ref();
+        let of = |key: &str| metadata.and_then(|metadata| metadata.get(key)).map(String::as_str);
+        match of("cmd") {
+            Some(command) if of("type").unwrap_or("cmd") == "cmd" => {
+                // One command alone, which a time ends: a number of requests takes as long as the answers do.
+                let test =
+                    LoadTest::parse(&hook.name, command).filter(|_| !command.contains(['&', ';', '|']));
+                let test = test.filter(|test| test.duration_ms.is_some())?;
+                rest = rest.max(test.length(setting.mean_latency));
+            }
+            // The load tester answers when a command of any other type has ended.
+            Some(_) => {}
+            None if hook.url.ends_with("/open") || hook.url.ends_with("/close") => return None,
+            None => {}
+        }
+    }
+    let rest = Duration::from_millis(u64::try_from(rest).ok()?);
+    // Whole seconds, as the times of all releases are.
+    let rest = Duration::from_secs(rest.as_secs() + u64::from(rest.subsec_nanos() > 0)).max(REST);
+    (rest <= REST_MOST).then_some(rest)
 }
 
-/// The scenario's text.
+/// The longest window of a query in milliseconds, besides the metric's own interval; 0 without one. `None` if that cannot
+/// be told, or if the query sees requests where they are sent: at proxies that stay when a canary goes.
+fn longest_window(query: &str) -> Option<i64> {
+    let at_canary = query.matches("reporter=\"destination\"").count();
+    if query.contains("offset") || query.contains("envoy_") || query.matches("istio_").count() != at_canary {
+        return None;
+    }
+    query.split('[').skip(1).try_fold(0, |longest, after| {
+        let range = after.split([']', ':']).next()?;
+        let variable = range.trim().strip_prefix("{{").and_then(|range| range.strip_suffix("}}"));
+        let window = match variable {
+            Some(variable) => (variable.trim() == "interval").then_some(0)?,
+            None => promql::parse_duration(range).ok()?,
+        };
+        Some(window.max(longest))
+    })
+}
+
+/// How long after the Canary's initialisation, or the end of the release before, a release comes: where it lies within the
+/// interval is the seed's, as on the fast path. Scenarios of one setting differ in nothing but this and the seed itself.
+pub fn release_after(setting: &Setting<'_>, release: usize, seed: u64) -> Duration {
+    let rest = if release == 0 { REST } else { rest(setting).unwrap_or(REST) };
+    let interval = u64::try_from(setting.policy.interval / 1000).unwrap_or_default().max(1);
+    // A rest begins at a tick of Flagger: a longer one must not change where between two ticks the release lies.
+    let late = (rest - REST).as_secs() % interval;
+    let offset = (seed.wrapping_mul(7919) % interval + interval - late) % interval;
+    rest + Duration::from_secs(offset)
+}
+
+/// The scenario's text, for one rollout.
 ///
 /// # Errors
 /// As [`differences`].
 pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
+    sequence(setting, &[seed])
+}
+
+/// The text of a scenario with a rollout for each seed, one after the other; the first seed is the scenario's.
+///
+/// # Errors
+/// As [`differences`].
+pub fn sequence(setting: &Setting<'_>, seeds: &[u64]) -> Result<String, String> {
     differences(setting)?;
     let (policy, model) = (setting.policy, setting.model);
     let canary = &policy.canary;
@@ -219,29 +310,44 @@ pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
     if rate {
         steps.push(json!({"traffic": {"start": USERS}}));
     }
-    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": format!("{IMAGE}:{NEW}")}]);
-    let pause = crate::Span::from_millis(release_after(setting, seed).as_millis() as u64);
-    steps.push(json!({"name": "the new version is released", "after": pause, "mark": RELEASE,
-        "patch": {"cluster": "data", "kind": "Deployment", "namespace": namespace, "name": target, "type": "json", "patch": image}}));
+    let image = |release| format!("{IMAGE}:{}", tag(release));
+    let mut images = json!({format!("{IMAGE}:{OLD}"): old});
+    for (release, seed) in seeds.iter().enumerate() {
+        if let Some(last) = release.checked_sub(1) {
+            steps.push(json!({"wait": {"log": end(last), "timeout": "23h"}}));
+            // Promoted, it is what the next release replaces. Rolled back, nobody runs it again.
+            steps.push(json!({"mark": format!("{}-ended", mark(last)), "image": {"name": image(last), "behaviour": old}}));
+        }
+        let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image(release)}]);
+        let pause = crate::Span::from_millis(release_after(setting, release, *seed).as_millis() as u64);
+        steps.push(json!({"name": "the new version is released", "after": pause, "mark": mark(release),
+            "patch": {"cluster": "data", "kind": "Deployment", "namespace": namespace, "name": target, "type": "json", "patch": patch}}));
+        images[image(release)] = new.clone();
+    }
     let document = json!({
         "apiVersion": "coalmine.dev/v1alpha1",
         "kind": "Scenario",
         "metadata": {"name": format!("{}-{}", canary.name(), setting.version)},
         "description": format!("A rollout of a {} version under service model {}, made by coalmine whatif.", setting.version, model.name),
         "spec": {
-            "seed": seed,
-            "timeout": "24h",
+            "seed": seeds.first(),
+            "timeout": format!("{}h", 24 * seeds.len()),
             "clusters": [{"name": "asm", "role": "controlPlane"}, {"name": "data", "nodes": 3}],
             "mesh": {"controlPlane": "asm", "data": ["data"], "telemetry": telemetry},
-            "images": {format!("{IMAGE}:{OLD}"): old, format!("{IMAGE}:{NEW}"): new},
+            "images": images,
             "traffic": if rate { json!([users]) } else { json!([]) },
             "steps": steps,
-            "until": {"log": {"cluster": "data", "workload": "flagger", "since": RELEASE, "matches": "^(Promotion completed!|Canary failed!)"}, "timeout": "23h"},
+            "until": {"log": end(seeds.len().saturating_sub(1)), "timeout": "23h"},
             "expect": [],
         },
     });
     let text = serde_saphyr::to_string(&document).map_err(|error| error.to_string())?;
     Ok(format!("# Written by coalmine whatif: one rollout for the full simulation.\n{text}"))
+}
+
+/// The line at which a release has ended.
+fn end(release: usize) -> Value {
+    json!({"cluster": "data", "workload": "flagger", "since": mark(release), "matches": END})
 }
 
 fn with(value: &Value, key: &str, more: Value) -> Value {
@@ -272,32 +378,112 @@ fn gateways(policy: &Policy, namespace: &str) -> (Value, bool) {
 
 #[cfg(test)]
 mod tests {
-    use crd::Canary;
+    use crd::{Canary, CanaryAnalysis, CanarySpec};
 
     use super::*;
     use crate::ServiceModel;
 
-    #[test]
-    fn scenarios_of_a_setting_differ_in_seed_and_release_alone() {
+    fn article() -> Canary {
         let manifest = include_str!("../../../fixtures/article/flagger/podinfo/canary.yaml");
-        let canary: Canary = serde_saphyr::from_str(manifest).unwrap();
+        serde_saphyr::from_str(manifest).unwrap()
+    }
+
+    fn with_setting<T>(canary: Canary, test: impl Fn(&Setting<'_>) -> T) -> T {
         let policy = Policy::new(canary, canary::Dialect::Latest, &[], &|_| None);
         let model = ServiceModel::default();
-        let setting = Setting::new(&policy, &model, "good").unwrap();
-        // What is the same, and the two that are not.
-        let parts = |seed| {
-            let text = scenario(&setting, seed).unwrap();
-            let mut document: Value = serde_saphyr::from_str(&text).unwrap();
-            let own = document["spec"]["seed"].take();
-            let steps = document["spec"]["steps"].as_array_mut().unwrap();
-            let release = steps.iter_mut().find(|step| step["mark"] == RELEASE).unwrap();
-            let after = release["after"].take();
-            (document, own, after)
+        test(&Setting::new(&policy, &model, "good").unwrap())
+    }
+
+    #[test]
+    fn scenarios_of_a_setting_differ_in_seed_and_release_alone() {
+        with_setting(article(), |setting| {
+            // What is the same, and the two that are not.
+            let parts = |seed| {
+                let text = scenario(setting, seed).unwrap();
+                let mut document: Value = serde_saphyr::from_str(&text).unwrap();
+                let own = document["spec"]["seed"].take();
+                let steps = document["spec"]["steps"].as_array_mut().unwrap();
+                let release = steps.iter_mut().find(|step| step["mark"] == RELEASE).unwrap();
+                let after = release["after"].take();
+                (document, own, after)
+            };
+            let ((same, one, early), (too, other, late)) = (parts(1), parts(2));
+            assert_eq!(same, too);
+            assert_eq!((one, early), (json!(1), json!("1m29s")));
+            assert_eq!((other, late), (json!(2), json!("1m28s")));
+            assert_eq!(release_after(setting, 0, 1), Duration::from_secs(89));
+        });
+    }
+
+    #[test]
+    fn a_sequence_goes_on_where_one_rollout_ends() {
+        with_setting(article(), |setting| {
+            let parse = |seeds: &[u64]| -> Value {
+                let text = sequence(setting, seeds).unwrap();
+                serde_saphyr::from_str::<Value>(&text).unwrap()["spec"].take()
+            };
+            let (one, three) = (parse(&[1]), parse(&[1, 2, 3]));
+            let steps = |spec: &Value| spec["steps"].as_array().unwrap().clone();
+            let (few, all) = (steps(&one), steps(&three));
+            assert_eq!(few[..], all[..few.len()]);
+            let ends = |spec: &Value| (spec["timeout"].clone(), spec["until"]["log"]["since"].clone());
+            assert_eq!(ends(&one), (json!("24h"), json!("release")));
+            assert_eq!(ends(&three), (json!("72h"), json!("release-3")));
+            assert_eq!(one["images"].as_object().unwrap().len(), 2);
+            let more: Vec<&Value> = all[few.len()..].iter().collect();
+            let [wait, image, release, _, _, _] = more[..] else { panic!("{more:?}") };
+            assert_eq!(wait["wait"]["log"], one["until"]["log"]);
+            let old = &three["images"]["example/target:1.0.0"];
+            let change = json!({"name": "example/target:2.0.0", "behaviour": old});
+            assert_eq!(image, &json!({"mark": "release-ended", "image": change}));
+            // After the load test's minute, at the second seed's place in the interval.
+            assert_eq!((&release["mark"], &release["after"]), (&json!("release-2"), &json!("1m28s")));
+            assert_eq!(release["patch"]["patch"][0]["value"], "example/target:3.0.0");
+            assert_eq!(three["images"]["example/target:4.0.0"], three["images"]["example/target:2.0.0"]);
+        });
+    }
+
+    #[test]
+    fn a_world_rests_until_windows_and_load_tests_are_over() {
+        let rest_of = |change: &dyn Fn(&mut CanarySpec)| {
+            let mut canary = article();
+            change(&mut canary.spec);
+            with_setting(canary, |setting| rest(setting).map(|rest| rest.as_secs()))
         };
-        let ((same, one, early), (too, other, late)) = (parts(1), parts(2));
-        assert_eq!(same, too);
-        assert_eq!((one, early), (json!(1), json!("1m29s")));
-        assert_eq!((other, late), (json!(2), json!("1m28s")));
-        assert_eq!(release_after(&setting, 1), Duration::from_secs(89));
+        let analysis =
+            |change: &dyn Fn(&mut CanaryAnalysis)| rest_of(&|spec| change(spec.analysis.as_mut().unwrap()));
+        let window = |window: &str| analysis(&|analysis| analysis.metrics[0].interval = window.to_owned());
+        let command = |command: &str| {
+            analysis(&|analysis| {
+                let metadata = analysis.webhooks[0].metadata.as_mut().unwrap();
+                metadata.insert("cmd".to_owned(), command.to_owned());
+            })
+        };
+        // The article's load test takes a minute and its last answer.
+        assert_eq!(analysis(&|_| {}), Some(61));
+        assert_eq!(analysis(&|analysis| analysis.webhooks.clear()), Some(60));
+        assert_eq!(analysis(&|analysis| analysis.interval = "2m".to_owned()), Some(125));
+        assert_eq!(window("150s"), Some(155));
+        assert_eq!(command("hey -z 2m -q 10 -c 2 http://podinfo-canary.test:9898/"), Some(121));
+        // No known end, or a late one.
+        assert_eq!(command("hey -n 1000 http://podinfo-canary.test:9898/"), None);
+        assert_eq!(command("hey -z 1m http://podinfo/ && hey -z 1m http://podinfo/"), None);
+        assert_eq!(command("hey -z 20m http://podinfo-canary.test:9898/"), None);
+        assert_eq!(window("3m"), None);
+        // What a release would leave behind.
+        assert_eq!(rest_of(&|spec| spec.skip_analysis = true), None);
+        let gate = |path: &str| {
+            analysis(&|analysis| {
+                analysis.webhooks[0].metadata = None;
+                analysis.webhooks[0].url = format!("http://loadtester.test/gate/{path}");
+            })
+        };
+        assert_eq!((gate("approve"), gate("open")), (Some(60), None));
+        let query = |query: &str| analysis(&|analysis| analysis.metrics[0].query = query.to_owned());
+        let errors = "rate(istio_requests_total{reporter=\"destination\"}[{{ interval }}])";
+        assert_eq!(query(errors), Some(61));
+        assert_eq!(query(&errors.replace("{{ interval }}", "90s")), Some(95));
+        assert_eq!(query(&errors.replace("reporter=\"destination\"", "")), None);
+        assert_eq!(query(&errors.replace("{{ interval }}", "{{ window }}")), None);
     }
 }

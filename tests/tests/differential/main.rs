@@ -10,12 +10,12 @@ use clock::Seed;
 use crd::Canary;
 use testbed::RunOptions;
 use testbed::scenario::Loaded;
-use testbed::timeline::Event;
+use testbed::timeline::{Entry, Event};
 use whatif::draws::Draws;
 use whatif::latency::Latency;
 use whatif::model::{Arrivals, Rate, Traffic, VersionModel};
 use whatif::run::replay;
-use whatif::scenario::{RELEASE, scenario};
+use whatif::scenario::{mark, sequence};
 use whatif::statistics::chi_square;
 use whatif::{Policy, ServiceModel, Setting, Span};
 
@@ -26,20 +26,26 @@ fn article() -> Canary {
 
 /// What Flagger says in the testbed from the release on, without waits for pods, whose number is the testbed's own.
 fn full(setting: &Setting<'_>, seed: u64) -> Vec<String> {
-    let text = scenario(setting, seed).unwrap();
+    full_of(setting, &[seed]).remove(0)
+}
+
+/// What it says of each release of a world.
+fn full_of(setting: &Setting<'_>, seeds: &[u64]) -> Vec<Vec<String>> {
+    let text = sequence(setting, seeds).unwrap();
     let loaded =
         Loaded::parse("differential.yaml", Path::new("."), &text).unwrap_or_else(|error| panic!("{error}"));
     let run = testbed::run(&loaded, &RunOptions { seed: None, until: None });
-    let release = run.timeline.iter().position(|entry| entry.event == Event::Mark(RELEASE.to_owned()));
-    let after = &run.timeline[release.expect("the run came to the release")..];
-    let flagger = after
-        .iter()
-        .filter(|entry| matches!(&entry.event, Event::Line { source, .. } if source.workload == "flagger"));
-    flagger
-        .filter_map(|entry| entry.message())
-        .map(|message| message.into_owned())
-        .filter(|m| is_compared(m))
-        .collect()
+    let said = |entry: &Entry| match &entry.event {
+        Event::Line { source, .. } if source.workload == "flagger" => Some(entry.message()?.into_owned()),
+        _ => None,
+    };
+    let is_release = |entry: &Entry, release: usize| entry.event == Event::Mark(mark(release));
+    let releases = (0..seeds.len()).map(|release| {
+        let after = run.timeline.iter().skip_while(|entry| !is_release(entry, release));
+        let lines = after.take_while(|entry| !is_release(entry, release + 1)).filter_map(said);
+        lines.filter(|message| is_compared(message)).collect()
+    });
+    releases.collect()
 }
 
 /// What the fast path says.
@@ -90,6 +96,21 @@ fn deterministic_models_give_equal_logs() {
                     "{dialect:?}, answers in {latency} ms, {errors} of them failed, steps of {step} to {most}, threshold {threshold}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn releases_that_share_a_world_are_like_the_first() {
+    for (latency, errors) in [(20, 0.0), (612, 0.0), (20, 1.0)] {
+        let mut canary = article();
+        let analysis = canary.spec.analysis.as_mut().unwrap();
+        (analysis.step_weight, analysis.max_weight, analysis.threshold) = (25, 50, 2);
+        let policy = Policy::new(canary, Dialect::Latest, &[], &|_| None);
+        let model = deterministic(latency, errors);
+        let setting = Setting::new(&policy, &model, "new").unwrap();
+        for said in full_of(&setting, &[1, 2, 3]) {
+            assert_eq!(said, fast(&setting, 1), "answers in {latency} ms, {errors} of them failed");
         }
     }
 }
