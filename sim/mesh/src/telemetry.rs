@@ -88,36 +88,32 @@ impl Series {
     }
 }
 
-impl Ord for Series {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.reporter, self.code, self.flags, self.mutual_tls)
-            .cmp(&(other.reporter, other.code, other.flags, other.mutual_tls))
-            .then_with(|| by_place(&self.source, &other.source))
-            .then_with(|| by_place(&self.destination, &other.destination))
-            .then_with(|| by_place(&self.service.0, &other.service.0))
-            .then_with(|| by_place(&self.service.1, &other.service.1))
-            .then_with(|| by_place(&self.service.2, &other.service.2))
-    }
+/// The order of two series in what pages show of them, with short cuts: as a rule they are made of the same. What is not
+/// shown, such as a pod's other labels, tells no series from another: a page has no line twice.
+fn by_shown(one: &Series, other: &Series, telemetry: Telemetry) -> Ordering {
+    let workloads = |one: &Arc<Workload>, other: &Arc<Workload>| match Arc::ptr_eq(one, other) {
+        true => Ordering::Equal,
+        false => shown(one, telemetry).cmp(&shown(other, telemetry)),
+    };
+    (one.reporter, one.code, one.flags, one.mutual_tls)
+        .cmp(&(other.reporter, other.code, other.flags, other.mutual_tls))
+        .then_with(|| workloads(&one.source, &other.source))
+        .then_with(|| workloads(&one.destination, &other.destination))
+        .then_with(|| one.service.cmp(&other.service))
 }
 
-/// The order of what two point to, with a short cut: as a rule they point to the same.
-fn by_place<T: Ord + ?Sized>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
-    if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
+/// What pages show of a workload.
+fn shown(workload: &Workload, telemetry: Telemetry) -> ([&str; 5], Option<[&str; 2]>) {
+    let Workload { cluster, namespace, name, app, version, account, .. } = workload;
+    let more = (telemetry == Telemetry::Milliseconds).then(|| [canonical(workload), cluster]);
+    ([namespace, name, app, version, account], more)
 }
 
-impl PartialOrd for Series {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+/// The name of a workload's canonical service.
+fn canonical(workload: &Workload) -> &str {
+    let name = workload.labels.get("app.kubernetes.io/name").unwrap_or(&workload.app);
+    if name == "unknown" { &workload.name } else { name }
 }
-
-impl PartialEq for Series {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Series {}
 
 struct Counters {
     lines: Lines,
@@ -159,7 +155,7 @@ impl Metrics {
         let mut all = self.all.lock().expect("no holder of this lock panics");
         let all = &mut all.series;
         let place = all.iter().position(|(known, _)| known.is_made_of(&series)).unwrap_or_else(|| {
-            match all.binary_search_by(|(known, _)| known.cmp(&series)) {
+            match all.binary_search_by(|(known, _)| by_shown(known, &series, self.telemetry)) {
                 Ok(place) => {
                     // Made of newer parts: those that come will be, too.
                     all[place].0 = series;
@@ -290,9 +286,7 @@ fn labels(series: &Series, telemetry: Telemetry) -> String {
         add(&format!("{side}_app"), &workload.app);
         add(&format!("{side}_version"), &workload.version);
         if telemetry == Telemetry::Milliseconds {
-            let canonical = workload.labels.get("app.kubernetes.io/name").unwrap_or(&workload.app);
-            let canonical = if canonical == "unknown" { &workload.name } else { canonical };
-            add(&format!("{side}_canonical_service"), canonical);
+            add(&format!("{side}_canonical_service"), canonical(workload));
             let revision = if workload.version == "unknown" { "latest" } else { &workload.version };
             add(&format!("{side}_canonical_revision"), revision);
             add(&format!("{side}_cluster"), &workload.cluster);
@@ -334,6 +328,37 @@ mod tests {
         metrics.record(series.clone(), Duration::from_micros(4_700));
         metrics.record(series, Duration::from_secs(20));
         metrics.page()
+    }
+
+    #[test]
+    fn pages_have_no_line_twice() {
+        let workload = |cluster: &str, hash: &str| {
+            let labels = [("app", "podinfo"), ("pod-template-hash", hash)];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            Arc::new(Workload::new(cluster, "test", "podinfo", "default", labels))
+        };
+        // Only the newer metrics tell clusters apart.
+        for (telemetry, expected) in
+            [(Telemetry::Seconds, &["4"][..]), (Telemetry::Milliseconds, &["3", "1"])]
+        {
+            let metrics = Metrics::new(telemetry);
+            for (cluster, hash) in [("mesh01", "a"), ("mesh01", "b"), ("mesh02", "b"), ("mesh01", "a")] {
+                let series = Series {
+                    reporter: Reporter::Source,
+                    source: Workload::unknown(),
+                    destination: workload(cluster, hash),
+                    service: ("podinfo.test".into(), "podinfo".into(), "test".into()),
+                    code: 200,
+                    flags: "-",
+                    mutual_tls: false,
+                };
+                metrics.record(series, Duration::from_millis(1));
+            }
+            let page = metrics.page();
+            let requests = page.lines().filter(|line| line.starts_with("istio_requests_total{"));
+            let counts: Vec<&str> = requests.filter_map(|line| Some(line.rsplit_once(' ')?.1)).collect();
+            assert_eq!(counts, expected, "{page}");
+        }
     }
 
     #[test]

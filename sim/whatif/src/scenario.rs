@@ -258,7 +258,8 @@ pub fn sequence(setting: &Setting<'_>, seeds: &[u64]) -> Result<String, String> 
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": target, "namespace": namespace, "labels": {"app": target}},
             "spec": {"selector": {"matchLabels": {"app": target}},
                 "template": {"metadata": {"labels": {"app": target}},
-                    "spec": {"containers": [{"name": "target", "image": format!("{IMAGE}:{OLD}"), "ports": [{"containerPort": port, "name": "http"}]}]}}}}),
+                    "spec": {"containers": [{"name": "target", "image": format!("{IMAGE}:{OLD}"), "ports": [{"containerPort": port, "name": "http"}],
+                        "readinessProbe": {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 1}}]}}}}),
     ];
     for (name, space) in &testers {
         let mut tester = documents(LOAD_TESTER, space);
