@@ -195,22 +195,28 @@ impl Metrics {
     fn write(&self, all: &[(Series, Counters)], page: &mut String) -> std::fmt::Result {
         page.push_str("# TYPE istio_requests_total counter\n");
         for (_, counters) in all {
-            writeln!(page, "{}{}", counters.lines.requests, counters.count)?;
+            number(page, &counters.lines.requests, counters.count);
         }
         writeln!(page, "# TYPE {} histogram", self.telemetry.duration())?;
         for (_, Counters { lines, buckets, count, sum }) in all {
             let mut total = 0;
             for (line, in_bucket) in lines.buckets.iter().zip(buckets) {
                 total += in_bucket;
-                page.push_str(line);
-                writeln!(page, "{total}")?;
+                number(page, line, total);
             }
-            writeln!(page, "{}{count}", lines.infinity)?;
+            number(page, &lines.infinity, *count);
             writeln!(page, "{}{sum}", lines.sum)?;
-            writeln!(page, "{}{count}", lines.count)?;
+            number(page, &lines.count, *count);
         }
         Ok(())
     }
+}
+
+/// Adds a line with a whole number.
+fn number(page: &mut String, line: &str, value: u64) {
+    page.push_str(line);
+    page.push_str(itoa::Buffer::new().format(value));
+    page.push('\n');
 }
 
 impl Telemetry {

@@ -9,29 +9,57 @@ pub(crate) struct Line<'a> {
     pub at_ms: Option<i64>,
 }
 
-/// The lines of a page that are samples.
-pub(crate) fn lines(page: &str) -> impl Iterator<Item = &str> {
-    let mut start = 0;
-    let ends = memchr::memchr_iter(b'\n', page.as_bytes()).chain([page.len()]);
-    let lines = ends.map(move |end| {
-        let line = page[start..end].trim_ascii();
-        start = (end + 1).min(page.len());
-        line
-    });
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+/// What a line of a page says.
+pub(crate) enum Sample<'a> {
+    /// The value of the series that was likely to come.
+    Likely(f64),
+    /// Anything.
+    Line(Line<'a>),
 }
 
-/// Reads a line; as a rule its series is the `likely` one.
-///
-/// # Errors
-/// Why it is no sample.
-pub(crate) fn line<'a>(text: &'a str, likely: &str) -> Result<Line<'a>, String> {
+/// A page that is read line by line.
+pub(crate) struct Page<'a>(pub &'a [u8]);
+
+impl<'a> Page<'a> {
+    /// The next line that is a sample. Pages are long, and most repeat the last one but for the values: the line is quickly
+    /// read if its series is the `likely` one.
+    ///
+    /// # Errors
+    /// Why it is no sample.
+    pub(crate) fn next(&mut self, likely: &str) -> Option<Result<Sample<'a>, String>> {
+        while !self.0.is_empty() {
+            let end = memchr::memchr(b'\n', self.0).unwrap_or(self.0.len());
+            let (text, rest) = self.0.split_at(end);
+            self.0 = rest.get(1..).unwrap_or_default();
+            if !likely.is_empty()
+                && let Some(value) =
+                    text.strip_prefix(likely.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
+                && let Some(value) = whole(value)
+            {
+                return Some(Ok(Sample::Likely(value)));
+            }
+            let text = text.trim_ascii();
+            if !text.is_empty() && text[0] != b'#' {
+                let text = std::str::from_utf8(text).map_err(|_| "the page is not UTF-8".to_owned());
+                return Some(text.and_then(line).map(Sample::Line));
+            }
+        }
+        None
+    }
+}
+
+/// A whole number of which a float loses nothing.
+fn whole(digits: &[u8]) -> Option<f64> {
+    if !(1..=15).contains(&digits.len()) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'));
+    digits.iter().try_fold(0, add).map(|sum| sum as f64)
+}
+
+fn line(text: &str) -> Result<Line<'_>, String> {
     let wrong = |why: &str| format!("{why} in line {text:?}");
-    let is_likely = !likely.is_empty()
-        && text.starts_with(likely)
-        && text.as_bytes().get(likely.len()).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-    let end = if is_likely { Some(likely.len()) } else { series_end(text) };
-    let end = end.ok_or_else(|| wrong("unclosed label set"))?;
+    let end = series_end(text).ok_or_else(|| wrong("unclosed label set"))?;
     let series = text[..end].trim_end();
     let (value, rest) = word(&text[end..]);
     if value.is_empty() {
@@ -107,7 +135,16 @@ mod tests {
     #[test]
     fn pages_are_read_line_by_line() {
         let page = "# HELP a text\na{x=\"1, }\\\"\",y=\"b\"} 4.5 1000\nb 1e3\n\nc NaN\n";
-        let found: Vec<Line<'_>> = lines(page).map(|text| line(text, "b").unwrap()).collect();
+        let read = |page: &'static str, likely: &'static str| {
+            let mut page = Page(page.as_bytes());
+            let line = |sample| match sample {
+                Sample::Likely(value) => Line { series: likely, value, at_ms: None },
+                Sample::Line(line) => line,
+            };
+            let lines = std::iter::from_fn(move || page.next(likely));
+            lines.map(|sample| sample.map(line)).collect::<Result<Vec<_>, String>>()
+        };
+        let found = read(page, "").unwrap();
         assert_eq!(found[0], Line { series: "a{x=\"1, }\\\"\",y=\"b\"}", value: 4.5, at_ms: Some(1000) });
         assert_eq!((found[1].series, found[1].value), ("b", 1000.0));
         assert!(found[2].value.is_nan());
@@ -117,9 +154,12 @@ mod tests {
             [pair("__name__", "a"), pair("x", "1, }\""), pair("y", "b")]
         );
         assert_eq!(labels("b").unwrap(), [pair("__name__", "b")]);
-        assert!(line("a{x=\"1\" 2", "").is_err());
-        assert!(line("a b", "a").is_err() && line("a b", "").is_err());
-        assert_eq!(line("ab 1", "a").unwrap().series, "ab");
-        assert_eq!(lines("\n a 1 \r\nb 2").collect::<Vec<_>>(), ["a 1", "b 2"]);
+        assert_eq!(read(&page[..page.len() - 6], "b"), read(&page[..page.len() - 6], ""));
+        assert!(read("a{x=\"1\" 2", "").is_err());
+        assert!(read("a b", "a").is_err() && read("a b", "").is_err());
+        let short = |likely| read("\n a 1 \r\nab 2\na 12\na  3 4\na 123456789012345678", likely);
+        assert_eq!(short("a"), short(""));
+        let values: Vec<f64> = short("a").unwrap().iter().map(|line| line.value).collect();
+        assert_eq!(values, [1.0, 2.0, 12.0, 3.0, 123_456_789_012_345_680.0]);
     }
 }

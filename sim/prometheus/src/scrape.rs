@@ -11,7 +11,7 @@ use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
 
 use crate::config::{Config, Job, Kubernetes};
 use crate::discovery::Discovery;
-use crate::exposition;
+use crate::exposition::{self, Sample};
 use crate::relabel::{self, Draft};
 
 /// What is scraped.
@@ -298,24 +298,27 @@ impl Scraper {
         known.scrape += 1;
         let job = &self.target.job;
         let stored = result.and_then(|body| {
-            let page = std::str::from_utf8(&body).map_err(|_| "the page is not UTF-8".to_owned())?;
+            let mut page = exposition::Page(&body);
             let mut count: u64 = 0;
             let mut next = 0;
-            for text in exposition::lines(page) {
-                let likely = known.seen.get(next).map_or("", |seen| &*seen.text);
-                let line = exposition::line(text, likely)?;
+            while let Some(sample) = page.next(known.seen.get(next).map_or("", |seen| &seen.text)) {
+                let sample = sample?;
                 count += 1;
                 if job.sample_limit > 0 && count > job.sample_limit {
                     return Err("sample limit exceeded".to_owned());
                 }
-                let place = match known.place(line.series, next) {
-                    Some(place) => place,
-                    None => {
-                        let Some(labels) = series_labels(job, &self.target.identity.labels, line.series)?
-                        else {
-                            continue;
+                let (place, value, own_time) = match sample {
+                    Sample::Likely(value) => (next, value, None),
+                    Sample::Line(line) => {
+                        let place = match known.place(line.series, next) {
+                            Some(place) => place,
+                            None => {
+                                let own = &self.target.identity.labels;
+                                let Some(labels) = series_labels(job, own, line.series)? else { continue };
+                                known.add(line.series, storage.series(&labels))
+                            }
                         };
-                        known.add(line.series, storage.series(&labels))
+                        (place, line.value, line.at_ms)
                     }
                 };
                 next = place + 1;
@@ -323,9 +326,9 @@ impl Scraper {
                 let seen = &mut known.seen[place];
                 seen.scrape = scrape;
                 let series = seen.series;
-                let at_ms = line.at_ms.filter(|_| job.honor_timestamps).unwrap_or(at_ms);
+                let at_ms = own_time.filter(|_| job.honor_timestamps).unwrap_or(at_ms);
                 // Out-of-order and duplicate samples are dropped, as Prometheus drops them.
-                let _ = storage.append(series, at_ms, line.value);
+                let _ = storage.append(series, at_ms, value);
             }
             Ok(count)
         });

@@ -10,8 +10,8 @@ pub mod timeline;
 pub mod world;
 
 pub use runner::{
-    CanaryOutcome, ExpectationResult, FailureKind, Mismatch, Outcome, RunFailure, RunOptions, Session,
-    SessionOptions, Status, TrafficSummary, VersionSummary, run,
+    Answers, CanaryOutcome, ExpectationResult, FailureKind, Mismatch, Outcome, RunFailure, RunOptions,
+    Session, SessionOptions, Status, TrafficSummary, VersionSummary, run,
 };
 pub use timeline::Timeline;
 pub use world::World;

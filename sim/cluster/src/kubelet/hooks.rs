@@ -36,7 +36,7 @@ pub(super) async fn run(
     }
     if hook.http_get.is_some() {
         let probe = Probe { http_get: hook.http_get.clone(), ..Probe::default() };
-        return probe::ask(&probe, container, pod, exec, HTTP_TIMEOUT).await;
+        return probe::ask(&probe, container, pod, exec, HTTP_TIMEOUT, &mut None).await;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use program::{ExecTable, Network as _};
+use program::{ExecTable, Network as _, Request};
 
 use super::hooks;
 use super::pod::PodTask;
@@ -93,11 +93,16 @@ pub(super) async fn ask(
     pod: &PodTask,
     exec: &ExecTable,
     timeout: Duration,
+    prepared: &mut Option<HttpProbe>,
 ) -> Result<(), String> {
     let clock = pod.shared.parts.clock;
     let end = pod.network.end();
     if let Some(action) = &probe.http_get {
-        return http(action, container, pod, timeout).await;
+        let http = match prepared {
+            Some(http) => http,
+            None => prepared.insert(HttpProbe::new(action, container, pod)?),
+        };
+        return http.ask(pod, timeout).await;
     }
     if let Some(action) = &probe.exec {
         let argv = action.command.clone().unwrap_or_default();
@@ -121,31 +126,43 @@ pub(super) async fn ask(
     }
 }
 
-async fn http(
-    action: &HTTPGetAction,
-    container: &Container,
-    pod: &PodTask,
-    timeout: Duration,
-) -> Result<(), String> {
-    let end = pod.network.end();
-    let Some(port) = port(&action.port, container) else {
-        return Err(format!("the container has no port {:?}", action.port));
-    };
-    let path = action.path.as_deref().unwrap_or("/");
-    let uri = format!("http://{}:{port}{}{path}", end.ip, if path.starts_with('/') { "" } else { "/" });
-    let mut request = http::Request::get(&uri).header(http::header::USER_AGENT, "kube-probe/1.33");
-    for header in action.http_headers.iter().flatten() {
-        request = request.header(&header.name, &header.value);
+/// An HTTP probe's request: the same every time.
+pub(super) struct HttpProbe {
+    port: u16,
+    uri: String,
+    request: Request,
+}
+
+impl HttpProbe {
+    fn new(action: &HTTPGetAction, container: &Container, pod: &PodTask) -> Result<Self, String> {
+        let Some(port) = port(&action.port, container) else {
+            return Err(format!("the container has no port {:?}", action.port));
+        };
+        let path = action.path.as_deref().unwrap_or("/");
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let uri = format!("http://{}:{port}{slash}{path}", pod.network.end().ip);
+        let mut request = http::Request::get(&uri).header(http::header::USER_AGENT, "kube-probe/1.33");
+        for header in action.http_headers.iter().flatten() {
+            request = request.header(&header.name, &header.value);
+        }
+        let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
+        Ok(HttpProbe { port, uri, request: request.into() })
     }
-    let request = request.body(Bytes::new()).map_err(|error| format!("{uri}: {error}"))?;
-    let asked = async { pod.network.arrive(end.serve(port, request.into()).await?).await };
-    match pod.shared.parts.clock.timeout(timeout, asked).await {
-        Err(_) => Err(format!(
-            "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        )),
-        Ok(Err(error)) => Err(format!("Get \"{uri}\": {error}")),
-        Ok(Ok(response)) if (200..400).contains(&response.status().as_u16()) => Ok(()),
-        Ok(Ok(response)) => Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16())),
+
+    async fn ask(&self, pod: &PodTask, timeout: Duration) -> Result<(), String> {
+        let HttpProbe { port, uri, request } = self;
+        let reply = pod.network.end().serve(*port, request.clone());
+        let asked = async { pod.network.arrive(reply.await?).await };
+        match pod.shared.parts.clock.timeout(timeout, asked).await {
+            Err(_) => Err(format!(
+                "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            )),
+            Ok(Err(error)) => Err(format!("Get \"{uri}\": {error}")),
+            Ok(Ok(response)) if (200..400).contains(&response.status().as_u16()) => Ok(()),
+            Ok(Ok(response)) => {
+                Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16()))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::container::{Gate, Stop};
 use super::pod::PodTask;
-use super::probe::{self, Schedule, Streak};
+use super::probe::{self, HttpProbe, Schedule, Streak};
 
 type Order = mpsc::UnboundedSender<Stop>;
 
@@ -144,6 +144,7 @@ struct Asked {
     streak: Streak,
     /// When the next question is due.
     due: Duration,
+    http: Option<HttpProbe>,
 }
 
 impl Asked {
@@ -154,7 +155,7 @@ impl Asked {
         let now = prober.pod.shared.parts.clock.elapsed();
         let (added, started) = (prober.pod.added, prober.since);
         let due = if now > started { now } else { schedule.first(added, started) };
-        Asked { schedule, streak: Streak::default(), due }
+        Asked { schedule, streak: Streak::default(), due, http: None }
     }
 
     /// Waits for the next question's time and asks; the verdict if a threshold is reached.
@@ -162,7 +163,9 @@ impl Asked {
         let (pod, container) = (&prober.pod, &prober.container);
         let clock = pod.shared.parts.clock;
         clock.sleep_until_elapsed(self.due).await;
-        let answer = probe::ask(&prober.probe, container, pod, &prober.exec, self.schedule.timeout).await;
+        let timeout = self.schedule.timeout;
+        let asked = probe::ask(&prober.probe, container, pod, &prober.exec, timeout, &mut self.http);
+        let answer = asked.await;
         self.due = self.schedule.due_after(self.due, clock.elapsed());
         if let Err(why) = &answer {
             let message = format!("{} probe failed: {why}", prober.kind.word());

@@ -29,8 +29,8 @@ use std::time::Duration;
 use clock::{Clock, Seed};
 
 pub use outcome::{
-    CanaryOutcome, ExpectationResult, FailureKind, Mismatch, Outcome, RunFailure, Status, TrafficSummary,
-    VersionSummary,
+    Answers, CanaryOutcome, ExpectationResult, FailureKind, Mismatch, Outcome, RunFailure, Status,
+    TrafficSummary, VersionSummary,
 };
 
 use crate::World;

@@ -96,7 +96,18 @@ pub struct TrafficSummary {
     /// The answers by version, the versions in order.
     pub versions: Vec<VersionSummary>,
     /// The same of the answers from each mark on until the next, by the mark's name.
-    pub by_mark: BTreeMap<String, Vec<VersionSummary>>,
+    pub by_mark: BTreeMap<String, Vec<Answers>>,
+}
+
+/// How much one version answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// As [`VersionSummary::version`].
+    pub version: String,
+    /// Answers.
+    pub requests: u64,
+    /// Answers with a status of 500 and above.
+    pub errors: u64,
 }
 
 /// What one version answered.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loadgen::Distribution;
 
-use super::outcome::{TrafficSummary, VersionSummary};
+use super::outcome::{Answers, TrafficSummary, VersionSummary};
 
 /// Different error texts that are counted apart; further ones share a line.
 const ERROR_TEXTS_MAX: usize = 50;
@@ -34,6 +34,10 @@ impl Sample {
     /// Whether a user would call it an error: no answer, or a status of 500 and above.
     pub(super) fn failed(&self) -> bool {
         self.status == 0 || self.status >= 500
+    }
+
+    fn is_answer_of(&self, traffic: u16) -> bool {
+        self.traffic == traffic && self.status != 0
     }
 }
 
@@ -142,7 +146,7 @@ impl Record {
         let inner = self.inner();
         let mut summary = TrafficSummary {
             name: name.to_owned(),
-            versions: inner.versions(traffic, 0..inner.samples.len()),
+            versions: inner.summaries(traffic),
             error_texts: inner.errors.get(&traffic).cloned().unwrap_or_default(),
             ..TrafficSummary::default()
         };
@@ -154,35 +158,49 @@ impl Record {
         summary.by_mark = marks
             .iter()
             .zip(ends)
-            .map(|((mark, first), end)| (mark.clone(), inner.versions(traffic, *first..end)))
+            .map(|((mark, first), end)| (mark.clone(), inner.answers(traffic, *first..end)))
             .collect();
         summary
     }
 }
 
 impl Inner {
-    /// What each version answered, of the samples in a range.
-    fn versions(&self, traffic: u16, range: Range<usize>) -> Vec<VersionSummary> {
-        let mut versions: BTreeMap<&str, (VersionSummary, Distribution)> = BTreeMap::new();
-        let answers =
-            self.samples[range].iter().filter(|sample| sample.traffic == traffic && sample.status != 0);
-        for sample in answers {
-            let version = self.versions.get(usize::from(sample.version)).map_or("", String::as_str);
-            let (version, latencies) = versions.entry(version).or_default();
-            version.requests += 1;
-            version.errors += u64::from(sample.failed());
-            latencies.record(sample.latency);
+    /// How much each version answered, of the samples in a range, the versions in order.
+    fn answers(&self, traffic: u16, range: Range<usize>) -> Vec<Answers> {
+        // The last is nobody.
+        let mut counts = vec![(0, 0); self.versions.len() + 1];
+        for sample in self.samples[range].iter().filter(|sample| sample.is_answer_of(traffic)) {
+            let (requests, errors) = &mut counts[usize::from(sample.version).min(self.versions.len())];
+            *requests += 1;
+            *errors += u64::from(sample.failed());
         }
-        versions
-            .into_iter()
-            .map(|(name, (version, latencies))| VersionSummary {
-                version: name.to_owned(),
+        let names = self.versions.iter().cloned().chain([String::new()]);
+        let counted = names.zip(counts).filter(|(_, (requests, _))| *requests > 0);
+        let answers = counted.map(|(version, (requests, errors))| Answers { version, requests, errors });
+        let mut answers: Vec<Answers> = answers.collect();
+        answers.sort_by(|one, other| one.version.cmp(&other.version));
+        answers
+    }
+
+    /// What each version answered.
+    fn summaries(&self, traffic: u16) -> Vec<VersionSummary> {
+        let mut latencies = vec![Distribution::default(); self.versions.len() + 1];
+        for sample in self.samples.iter().filter(|sample| sample.is_answer_of(traffic)) {
+            latencies[usize::from(sample.version).min(self.versions.len())].record(sample.latency);
+        }
+        let summary = |Answers { version, requests, errors }: Answers| {
+            let place = self.versions.iter().position(|known| *known == version);
+            let latencies = &latencies[place.unwrap_or(self.versions.len())];
+            VersionSummary {
                 p50: latencies.quantile(0.5),
                 p90: latencies.quantile(0.9),
                 p99: latencies.quantile(0.99),
-                ..version
-            })
-            .collect()
+                version,
+                requests,
+                errors,
+            }
+        };
+        self.answers(traffic, 0..self.samples.len()).into_iter().map(summary).collect()
     }
 
     fn version(&mut self, version: &str) -> u16 {
