@@ -161,25 +161,32 @@ impl Distribution {
 
     /// The duration at a rank, counted from 0, in ascending order; zero when empty.
     pub fn at_rank(&self, rank: u64) -> Duration {
-        let count = self.count();
-        if count == 0 || rank < self.zeros() {
-            return Duration::ZERO;
-        }
-        if rank + 1 >= count {
-            return self.most();
-        }
-        if rank == 0 {
-            return self.least();
-        }
-        let mut seen = self.zeros();
-        for step in self.histogram.iter_recorded() {
-            seen += step.count_since_last_iteration();
-            if seen > rank {
-                let nanos = self.histogram.median_equivalent(step.value_iterated_to());
-                return Duration::from_nanos(nanos).clamp(self.least(), self.most());
+        self.at_ranks([rank])[0]
+    }
+
+    /// The durations at ranks that ascend, as [`at_rank`](Distribution::at_rank) gives them: all in one go.
+    pub fn at_ranks<const N: usize>(&self, ranks: [u64; N]) -> [Duration; N] {
+        let (count, mut seen) = (self.count(), self.zeros());
+        let mut steps = self.histogram.iter_recorded();
+        let mut at = None;
+        ranks.map(|rank| {
+            if count == 0 || rank < self.zeros() {
+                return Duration::ZERO;
             }
-        }
-        self.most()
+            if rank + 1 >= count {
+                return self.most();
+            }
+            if rank == 0 {
+                return self.least();
+            }
+            while seen <= rank {
+                let Some(step) = steps.next() else { return self.most() };
+                seen += step.count_since_last_iteration();
+                at = Some(step.value_iterated_to());
+            }
+            let nanos = at.map_or(0, |value| self.histogram.median_equivalent(value));
+            Duration::from_nanos(nanos).clamp(self.least(), self.most())
+        })
     }
 
     /// How many lie at or below each of `bounds` (ascending) but above the one before.

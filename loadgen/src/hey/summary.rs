@@ -84,10 +84,13 @@ fn write_percentiles(out: &mut String, latency: &Distribution) -> std::fmt::Resu
         return Ok(());
     }
     let mut next_rank = 0;
-    for percentage in PERCENTAGES {
+    let ranks = PERCENTAGES.map(|percentage| {
         let rank = (percentage * count).div_ceil(100).max(next_rank);
         next_rank = rank + 1;
-        let at = if rank < count { latency.at_rank(rank) } else { Duration::ZERO };
+        rank
+    });
+    for ((percentage, rank), at) in PERCENTAGES.into_iter().zip(ranks).zip(latency.at_ranks(ranks)) {
+        let at = if rank < count { at } else { Duration::ZERO };
         let percentage = if at.is_zero() { 0 } else { percentage };
         write!(out, "\n  {percentage}% in {} secs", seconds(at))?;
     }

@@ -20,7 +20,7 @@ pub struct Request {
     from_proxy: Option<Arc<dyn Any + Send + Sync>>,
     forwarded: Option<Forwarded>,
     /// The headers with what proxies have added, once somebody has asked for them: few do.
-    headers: OnceLock<HeaderMap>,
+    headers: OnceLock<Box<HeaderMap>>,
 }
 
 /// What proxies have added to a request's headers.
@@ -43,7 +43,7 @@ impl Request {
         self.headers.get_or_init(|| {
             let mut headers = self.http.headers().clone();
             forwarded.write(&mut headers);
-            headers
+            Box::new(headers)
         })
     }
 

@@ -18,8 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{DialError, ServedBy, Termination};
 
-/// A whole HTTP response, how long it takes and who gave it.
-pub struct Response {
+/// A whole HTTP response, how long it takes and who gave it. Cheap to move: many pass it on.
+pub struct Response(Box<Parts>);
+
+struct Parts {
     http: http::Response<Bytes>,
     unwritten: Unwritten,
     /// All headers, once somebody has asked for them: few do.
@@ -102,92 +104,92 @@ impl Response {
     /// A response with this status and `Content-Type`.
     pub fn with(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
         let mut response = Response::new(body);
-        *response.http.status_mut() = status;
-        response.unwritten.content_type = Some(content_type);
+        *response.0.http.status_mut() = status;
+        response.0.unwritten.content_type = Some(content_type);
         response
     }
 
     /// The response without what the network knows of it.
     pub fn into_http(mut self) -> http::Response<Bytes> {
         self.headers_mut();
-        self.http
+        self.0.http
     }
 
     /// Its headers.
     pub fn headers(&self) -> &HeaderMap {
-        if self.unwritten.is_nothing() {
-            return self.http.headers();
+        if self.0.unwritten.is_nothing() {
+            return self.0.http.headers();
         }
-        self.headers.get_or_init(|| {
-            let mut headers = self.http.headers().clone();
-            self.unwritten.write(&mut headers);
+        self.0.headers.get_or_init(|| {
+            let mut headers = self.0.http.headers().clone();
+            self.0.unwritten.write(&mut headers);
             headers
         })
     }
 
     /// Its headers, to change them.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.headers = OnceLock::new();
-        let headers = self.http.headers_mut();
-        std::mem::take(&mut self.unwritten).write(headers);
+        self.0.headers = OnceLock::new();
+        let headers = self.0.http.headers_mut();
+        std::mem::take(&mut self.0.unwritten).write(headers);
         headers
     }
 
     /// A proxy says how long its upstream took (`x-envoy-upstream-service-time`).
     pub fn took_upstream(&mut self, time: Duration) {
-        if self.unwritten.upstream_time.is_some() {
+        if self.0.unwritten.upstream_time.is_some() {
             self.headers_mut();
         }
-        self.headers = OnceLock::new();
-        self.unwritten.upstream_time = Some(time);
+        self.0.headers = OnceLock::new();
+        self.0.unwritten.upstream_time = Some(time);
     }
 
     /// Its body.
     pub fn into_body(self) -> Bytes {
-        self.http.into_body()
+        self.0.http.into_body()
     }
 
     /// The same response, which takes this long.
     #[must_use]
     pub fn taking(mut self, latency: Duration) -> Response {
-        self.latency = Some(latency);
+        self.0.latency = Some(latency);
         self
     }
 
     /// The same response, which this application gave.
     #[must_use]
     pub fn served_by(mut self, who: Arc<ServedBy>) -> Response {
-        self.served_by = Some(who);
+        self.0.served_by = Some(who);
         self
     }
 
     /// The exact time that it takes; zero if nobody said.
     pub fn latency(&self) -> Duration {
-        self.latency.unwrap_or_default()
+        self.0.latency.unwrap_or_default()
     }
 
     /// The application that gave it, which proxies do not hide.
     pub fn server(&self) -> Option<&ServedBy> {
-        self.served_by.as_deref()
+        self.0.served_by.as_deref()
     }
 
     /// Adds to its latency; returns what it is then.
     pub fn add_latency(&mut self, more: Duration) -> Duration {
         let total = self.latency() + more;
-        self.latency = Some(total);
+        self.0.latency = Some(total);
         total
     }
 
     /// Whether nothing is ahead of it.
     pub fn has_arrived(&self) -> bool {
-        self.ahead.is_empty()
+        self.0.ahead.is_empty()
     }
 
     /// It took `more`, besides what it says; or, if nobody has said, the time since `started` (the clock's elapsed time
     /// when the request was sent). That time has to pass.
     pub fn pass(&mut self, clock: &Clock, started: Duration, more: Duration) {
-        if self.latency.is_none() {
-            self.latency = Some(self.arrives.max(clock.elapsed()) - started);
+        if self.0.latency.is_none() {
+            self.0.latency = Some(self.0.arrives.max(clock.elapsed()) - started);
         }
         self.settle(clock, started, more);
     }
@@ -196,10 +198,10 @@ impl Response {
     /// time has to pass.
     pub fn settle(&mut self, clock: &Clock, started: Duration, more: Duration) {
         let due = started + self.add_latency(more);
-        let now = self.arrives.max(clock.elapsed());
+        let now = self.0.arrives.max(clock.elapsed());
         // Less is no wait.
         if due.saturating_sub(now) >= clock::GRANULARITY {
-            self.arrives = clock::tick(due);
+            self.0.arrives = clock::tick(due);
             self.push(Ahead::Until(due));
         }
     }
@@ -227,20 +229,20 @@ impl Response {
 
     /// What is ahead, which is taken from it.
     pub(crate) fn take_ahead(&mut self) -> Vec<Ahead> {
-        std::mem::take(&mut self.ahead)
+        std::mem::take(&mut self.0.ahead)
     }
 
     fn push(&mut self, part: Ahead) {
-        if self.ahead.capacity() == 0 {
-            self.ahead.reserve_exact(8);
+        if self.0.ahead.capacity() == 0 {
+            self.0.ahead.reserve_exact(8);
         }
-        self.ahead.push(part);
+        self.0.ahead.push(part);
     }
 }
 
 impl From<http::Response<Bytes>> for Response {
     fn from(http: http::Response<Bytes>) -> Response {
-        Response {
+        Response(Box::new(Parts {
             http,
             unwritten: Unwritten::default(),
             headers: OnceLock::new(),
@@ -248,7 +250,7 @@ impl From<http::Response<Bytes>> for Response {
             served_by: None,
             ahead: Vec::new(),
             arrives: Duration::ZERO,
-        }
+        }))
     }
 }
 
@@ -256,12 +258,12 @@ impl Deref for Response {
     type Target = http::Response<Bytes>;
 
     fn deref(&self) -> &Self::Target {
-        &self.http
+        &self.0.http
     }
 }
 
 impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.http.fmt(f)
+        self.0.http.fmt(f)
     }
 }
