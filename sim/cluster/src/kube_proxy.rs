@@ -11,6 +11,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Client;
 use program::{Api, Change, Informer, Selection, Tasks};
 
+use crate::wire::number;
+
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -151,8 +153,9 @@ impl ServiceEntry {
 pub(crate) struct Table {
     /// By namespace, then by name.
     by_name: BTreeMap<String, BTreeMap<String, Arc<ServiceEntry>>>,
-    by_cluster_ip: BTreeMap<IpAddr, Arc<ServiceEntry>>,
-    by_balancer: BTreeMap<IpAddr, Arc<ServiceEntry>>,
+    /// By address, as a number.
+    by_cluster_ip: BTreeMap<u128, Arc<ServiceEntry>>,
+    by_balancer: BTreeMap<u128, Arc<ServiceEntry>>,
 }
 
 impl Table {
@@ -162,13 +165,14 @@ impl Table {
 
     /// The ready endpoints behind a Service's address and port; `None` if no Service has the address.
     pub(crate) fn endpoints(&self, at: SocketAddr) -> Option<&[SocketAddr]> {
-        let entry = self.by_cluster_ip.get(&at.ip()).or_else(|| self.by_balancer.get(&at.ip()))?;
+        let entry =
+            self.by_cluster_ip.get(&number(at.ip())).or_else(|| self.by_balancer.get(&number(at.ip())))?;
         Some(entry.endpoints(at.port()))
     }
 
     /// The same for load balancers' addresses alone: those that are reached from everywhere.
     pub(crate) fn balanced(&self, at: SocketAddr) -> Option<&[SocketAddr]> {
-        Some(self.by_balancer.get(&at.ip())?.endpoints(at.port()))
+        Some(self.by_balancer.get(&number(at.ip()))?.endpoints(at.port()))
     }
 
     /// A table of these Services: namespace, name, entry.
@@ -188,12 +192,12 @@ impl Table {
         if let Some(old) = named.remove(&name) {
             let is_old =
                 |entry: Option<&Arc<ServiceEntry>>| entry.is_some_and(|entry| Arc::ptr_eq(entry, &old));
-            if let Some(ip) = old.cluster_ip.filter(|ip| is_old(self.by_cluster_ip.get(ip))) {
+            if let Some(ip) = old.cluster_ip.map(number).filter(|ip| is_old(self.by_cluster_ip.get(ip))) {
                 self.by_cluster_ip.remove(&ip);
             }
-            for ip in &old.balancers {
-                if is_old(self.by_balancer.get(ip)) {
-                    self.by_balancer.remove(ip);
+            for ip in old.balancers.iter().copied().map(number) {
+                if is_old(self.by_balancer.get(&ip)) {
+                    self.by_balancer.remove(&ip);
                 }
             }
         }
@@ -202,10 +206,10 @@ impl Table {
         let manual = if slices.is_empty() { sources.endpoints.get(&namespace, &name) } else { None };
         let entry = Arc::new(entry(&service, slices, manual.as_deref()));
         if let Some(ip) = entry.cluster_ip {
-            self.by_cluster_ip.insert(ip, Arc::clone(&entry));
+            self.by_cluster_ip.insert(number(ip), Arc::clone(&entry));
         }
         for ip in &entry.balancers {
-            self.by_balancer.insert(*ip, Arc::clone(&entry));
+            self.by_balancer.insert(number(*ip), Arc::clone(&entry));
         }
         named.insert(name, entry);
     }

@@ -50,7 +50,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     clusters: Vec<Arc<ClusterNet>>,
-    pods: BTreeMap<IpAddr, Arc<PodEnd>>,
+    /// By address, as a number: there are many requests.
+    pods: BTreeMap<u128, Arc<PodEnd>>,
     hosts: BTreeMap<String, IpAddr>,
     cuts: BTreeSet<(String, String)>,
     delays: BTreeMap<(String, String), Duration>,
@@ -223,7 +224,7 @@ impl Wire {
             listeners: Mutex::default(),
             capture: Mutex::default(),
         });
-        self.state().pods.insert(ip, Arc::clone(&end));
+        self.state().pods.insert(number(ip), Arc::clone(&end));
         let link =
             Link { wire: self.clone(), net, namespace: namespace.to_owned(), end, draws: Mutex::new(draws) };
         PodNetwork { link: Arc::new(link), process: Arc::default() }
@@ -315,6 +316,14 @@ fn is_localhost(ip: IpAddr) -> bool {
         || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
 }
 
+/// An address as a number: an IPv4 address is one of IPv6's.
+pub(crate) fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
 fn pair(one: &str, other: &str) -> (String, String) {
     let (first, second) = if one <= other { (one, other) } else { (other, one) };
     (first.to_owned(), second.to_owned())
@@ -403,7 +412,7 @@ impl PodNetwork {
     /// Takes the pod off the network; requests that it has not answered fail.
     pub(crate) fn close(&self) {
         let end = &self.link.end;
-        self.link.wire.state().pods.remove(&end.ip);
+        self.link.wire.state().pods.remove(&number(end.ip));
         let listeners = std::mem::take(&mut *lock(&end.listeners));
         let capture = lock(&end.capture).take();
         let processes = listeners.values().map(|listener| &listener.process);
@@ -442,7 +451,7 @@ impl Link {
 
     /// The pod behind an address: the address itself, or an endpoint of the Service that has it.
     fn target(&self, to: SocketAddr) -> Option<Result<(Arc<PodEnd>, u16), DialError>> {
-        let pod = |address: SocketAddr| self.wire.state().pods.get(&address.ip()).cloned();
+        let pod = |address: SocketAddr| self.wire.state().pods.get(&number(address.ip())).cloned();
         if let Some(end) = pod(to) {
             return Some(Ok((end, to.port())));
         }

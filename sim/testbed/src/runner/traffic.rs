@@ -124,6 +124,7 @@ impl Shared {
         };
         let endings = network.endings();
         let mut ended = endings.count();
+        let mut ending = pin!(endings.more_than(ended));
         let mut flights = Flights::default();
         // Those that nobody can answer at once.
         let mut waiting = FuturesUnordered::new();
@@ -134,6 +135,7 @@ impl Shared {
             let now = self.clock.elapsed();
             if endings.count() > ended {
                 ended = endings.count();
+                ending.set(endings.more_than(ended));
                 flights.look(self);
             }
             if due.is_some_and(|due| due <= now) {
@@ -160,7 +162,7 @@ impl Shared {
             tokio::select! { biased;
                 () = &mut stop, if !is_stopped => (due, is_stopped) = (None, true),
                 () = self.reach(next), if next.is_some() => {}
-                () = endings.more_than(ended), if !flights.is_empty() => {}
+                () = &mut ending, if !flights.is_empty() => {}
                 Some(()) = waiting.next(), if !waiting.is_empty() => {}
             }
         }
