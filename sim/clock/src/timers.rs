@@ -140,3 +140,51 @@ impl Wake for Root {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_go_off_in_order() {
+        let order = std::sync::Mutex::new(Vec::new());
+        let sleeper = |name: &'static str, micros: u64| {
+            let order = &order;
+            async move {
+                Timer::until(Duration::from_micros(micros)).await;
+                order.lock().unwrap().push((name, now().as_millis()));
+            }
+        };
+        run(async {
+            let mut given_up = Box::pin(Timer::until(Duration::from_millis(4)));
+            assert!(poll_once(given_up.as_mut()).await.is_pending());
+            drop(given_up);
+            // Of those within a millisecond the first that was set is the first.
+            let late = sleeper("late", 6_001);
+            let (second, first, third) = (sleeper("b", 4_900), sleeper("a", 3_000), sleeper("c", 4_100));
+            tokio::join!(late, second, first, third);
+        });
+        assert_eq!(*order.lock().unwrap(), [("a", 3), ("b", 5), ("c", 5), ("late", 7)]);
+        assert!(WAITING.with_borrow(|waiting| waiting.timers.is_empty()));
+    }
+
+    /// Asks a future once.
+    async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+        std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+    }
+
+    #[test]
+    fn time_stands_still_while_there_is_work() {
+        run(async {
+            let sleeping = Timer::until(Duration::from_secs(1));
+            let working = async {
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                    assert_eq!(now(), Duration::ZERO);
+                }
+            };
+            tokio::join!(sleeping, working);
+            assert_eq!(now(), Duration::from_secs(1));
+        });
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clock::{Clock, Rng, Seed};
 use program::{
     DialError, Endings, Handler, ListenError, Listening, Lost, Network, Proxy, Reply, Request, Response,
-    Stage, Termination,
+    Stage, Target, Termination,
 };
 use rand::RngExt as _;
 
@@ -569,16 +569,14 @@ impl Network for PodNetwork {
     }
 
     fn exchange(&self, request: Request) -> Reply {
-        let uri = request.uri();
-        let Some(host) = uri.host() else {
-            return DialError::Invalid(format!("{uri}: no Host in request URL")).into();
+        let &Target { literal, port } = match request.target() {
+            Ok(target) => target,
+            Err(error) => return error.into(),
         };
-        let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default);
+        let host = if literal.is_some() { "" } else { request.uri().host().unwrap_or_default() };
         if host == "localhost" {
             return self.link.dial(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), request);
         }
-        let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         if let Some(ip) = literal.filter(|ip| is_localhost(*ip)) {
             return self.link.dial(SocketAddr::new(ip, port), request);
         }

@@ -9,7 +9,6 @@ use apiserver::{ApiServer, Options};
 use bytes::Bytes;
 use clock::{Clock, Seed};
 use crd::Application;
-use futures::future::BoxFuture;
 use gitops::git::{Change, CommitInfo, Remotes, Repository};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -17,8 +16,8 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt as _};
 use program::{
-    Apis, ConnectError, Context, CpuMeter, DialError, ExecTable, Files, Handler, Identity, ListenError,
-    Listening, LogSink, LogSource, Logs, Network, Proxy, Request, Response, Tasks, Termination,
+    Apis, ConnectError, Context, CpuMeter, DialError, Endings, ExecTable, Files, Handler, Identity,
+    ListenError, Listening, LogSink, LogSource, Logs, Network, Proxy, Reply, Request, Tasks, Termination,
 };
 use serde_json::{Value, json};
 
@@ -49,7 +48,10 @@ impl Apis for Servers {
     }
 }
 
-struct NoNetwork;
+struct NoNetwork {
+    clock: Clock,
+    endings: Endings,
+}
 
 impl Network for NoNetwork {
     fn local_ip(&self) -> IpAddr {
@@ -58,11 +60,17 @@ impl Network for NoNetwork {
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError> {
         Err(DialError::NoSuchHost(host.to_owned()))
     }
-    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move { Err(DialError::NoSuchHost(request.uri().to_string())) })
+    fn exchange(&self, request: Request) -> Reply {
+        DialError::NoSuchHost(request.uri().to_string()).into()
     }
-    fn dial(&self, to: SocketAddr, _: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move { Err(DialError::Refused(to.to_string())) })
+    fn dial(&self, to: SocketAddr, _: Request) -> Reply {
+        DialError::Refused(to.to_string()).into()
+    }
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+    fn endings(&self) -> &Endings {
+        &self.endings
     }
     fn listen(&self, port: u16, _: Arc<dyn Handler>) -> Result<Listening, ListenError> {
         Ok(Listening::new(port, Box::new(())))
@@ -202,7 +210,7 @@ impl Fixture {
             env: Arc::default(),
             files: Files::default(),
             apis: servers.clone(),
-            network: Arc::new(NoNetwork),
+            network: Arc::new(NoNetwork { clock, endings: Endings::default() }),
             clock,
             seed: Seed::new(1),
             log: LogSink::new(logs.clone(), source, clock),

@@ -15,7 +15,7 @@ use rand::{Rng as _, RngExt as _};
 
 use crate::config::{Config, Endpoint, Entrance, Service, host_fit};
 use crate::control_plane::ControlPlane;
-use crate::route::{self, Asked, Caller, Decision, Forward, Retries};
+use crate::route::{self, Asked, Caller, Decision, Forward, Matched, Retries};
 use crate::telemetry::{Metrics, Reporter, Series};
 use crate::workload::Workload;
 
@@ -67,6 +67,7 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
         workload: Arc::new(workload),
         random: Mutex::new(seed.stream("envoy")),
         turns: Mutex::default(),
+        routed: Mutex::default(),
         excluded_outbound: excluded.split(',').filter_map(|port| port.trim().parse().ok()).collect(),
         context: context.clone(),
         control_plane,
@@ -111,6 +112,25 @@ struct Envoy {
     excluded_outbound: BTreeSet<u16>,
     /// Whose turn it is, by service, port and subset.
     turns: Mutex<Turns>,
+    /// The request that was routed last, and by what: as a rule the next is a copy of it.
+    routed: Mutex<Option<Routed>>,
+}
+
+/// What applies to a request that came to a port, in a snapshot.
+struct Routed {
+    config: Arc<Config>,
+    request: Request,
+    port: u16,
+    /// The host and the port that it is for.
+    host: String,
+    asked_port: u16,
+    matched: Matched,
+}
+
+impl Routed {
+    fn is_of(&self, config: &Arc<Config>, request: &Request, port: u16) -> bool {
+        self.port == port && Arc::ptr_eq(&self.config, config) && self.request.is_copy_of(request)
+    }
 }
 
 struct Stats(Arc<Envoy>);
@@ -170,40 +190,40 @@ impl Envoy {
             return self.context.network.dial(SocketAddr::new(address, port), request);
         }
         let config = self.control_plane.config();
-        let caller = self.caller(Vec::new());
-        let host = authority(&request).unwrap_or(dialled);
-        let decision = self.decide(&config, &caller, host, port, &request);
-        self.carry_out(decision, request, Some(SocketAddr::new(address, port)))
+        let decision = self.decide(&config, &request, port, || {
+            let host = authority(&request).unwrap_or(dialled);
+            Ok((host.to_owned(), port, Some(self.caller(Vec::new()))))
+        });
+        let to = SocketAddr::new(address, port);
+        decision.map_or_else(Reply::from, |decision| self.carry_out(decision, request, Some(to)))
     }
 
     /// A request that arrives at a gateway's port.
     fn enter(self: &Arc<Self>, port: u16, request: Request) -> Reply {
         let config = self.control_plane.config();
-        let here = SocketAddr::new(self.context.network.local_ip(), port);
-        // The Service in front of the gateway says which of its ports this is.
-        let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
-        let host = authority(&request).or_else(|| request.uri().host()).unwrap_or_default();
-        let mut listens = false;
-        let mut gateways = Vec::new();
-        for entrance in config.entrances.iter().filter(|entrance| self.is_selected(&config, entrance)) {
-            for (_, hosts) in entrance.servers.iter().filter(|(port, _)| *port == outer) {
-                listens = true;
-                if hosts.iter().any(|pattern| host_fit(pattern, host).is_some()) {
-                    gateways.push(entrance.key.as_str());
-                    break;
+        let decision = self.decide(&config, &request, port, || {
+            let here = SocketAddr::new(self.context.network.local_ip(), port);
+            // The Service in front of the gateway says which of its ports this is.
+            let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
+            let host = authority(&request).or_else(|| request.uri().host()).unwrap_or_default();
+            let mut listens = false;
+            let mut gateways = Vec::new();
+            for entrance in config.entrances.iter().filter(|entrance| self.is_selected(&config, entrance)) {
+                for (_, hosts) in entrance.servers.iter().filter(|(port, _)| *port == outer) {
+                    listens = true;
+                    if hosts.iter().any(|pattern| host_fit(pattern, host).is_some()) {
+                        gateways.push(entrance.key.as_str());
+                        break;
+                    }
                 }
             }
-        }
-        if !listens {
-            return DialError::Refused(here.to_string()).into();
-        }
-        let caller = self.caller(gateways);
-        let decision = if caller.gateways.is_empty() {
-            Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None }
-        } else {
-            self.decide(&config, &caller, host, outer, &request)
-        };
-        self.carry_out(decision, request, None)
+            if !listens {
+                return Err(DialError::Refused(here.to_string()));
+            }
+            let caller = (!gateways.is_empty()).then(|| self.caller(gateways));
+            Ok((host.to_owned(), outer, caller))
+        });
+        decision.map_or_else(Reply::from, |decision| self.carry_out(decision, request, None))
     }
 
     /// This proxy as one that routes, for requests that came in by these gateways.
@@ -222,23 +242,32 @@ impl Envoy {
         entrance.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
-    fn decide(
+    /// What becomes of a request. Unless it is a copy of the last one, it is asked for the host and port that it is for
+    /// and for who routes it (nobody, if no gateway serves the host).
+    fn decide<'a>(
         &self,
-        config: &Config,
-        caller: &Caller<'_>,
-        host: &str,
-        port: u16,
+        config: &Arc<Config>,
         request: &Request,
-    ) -> Decision {
-        let asked = Asked {
-            host,
-            port,
-            method: request.method().as_str(),
-            path: request.uri().path(),
-            query: request.uri().query().unwrap_or_default(),
-            headers: request.headers(),
+        port: u16,
+        who: impl FnOnce() -> Result<(String, u16, Option<Caller<'a>>), DialError>,
+    ) -> Result<Decision, DialError> {
+        let mut last = self.routed.lock().expect("no holder of this lock panics");
+        let known = last.take_if(|last| last.is_of(config, request, port));
+        let routed = match known {
+            Some(known) => last.insert(known),
+            None => {
+                let (host, asked_port, caller) = who()?;
+                let asked = asked(request, &host, asked_port);
+                let matched = match caller {
+                    Some(caller) => route::matching(config, &caller, &asked),
+                    None => Matched::NoRule(None),
+                };
+                let (config, request) = (Arc::clone(config), request.clone());
+                last.insert(Routed { config, request, port, host, asked_port, matched })
+            }
         };
-        route::route(config, caller, &asked, || self.draw())
+        let asked = asked(request, &routed.host, routed.asked_port);
+        Ok(route::follow(config, &routed.matched, &asked, || self.draw()))
     }
 
     fn draw(&self) -> f64 {
@@ -673,6 +702,18 @@ fn local(status: u16, body: String) -> Response {
     let mut response = respond(status, body);
     response.headers_mut().insert(header::SERVER, HeaderValue::from_static("envoy"));
     response
+}
+
+/// A request for a host and port as routing sees it.
+fn asked<'a>(request: &'a Request, host: &'a str, port: u16) -> Asked<'a> {
+    Asked {
+        host,
+        port,
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        query: request.uri().query().unwrap_or_default(),
+        headers: request.headers(),
+    }
 }
 
 /// The host of the `Host` header, without its port.

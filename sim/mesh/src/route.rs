@@ -117,29 +117,48 @@ impl Default for Retries {
     }
 }
 
-/// Decides. `draw` gives numbers in [0, 1), one per random decision.
-pub fn route(
-    config: &Config,
-    caller: &Caller<'_>,
-    asked: &Asked<'_>,
-    mut draw: impl FnMut() -> f64,
-) -> Decision {
+/// What applies to a request.
+#[derive(Clone, Debug)]
+pub enum Matched {
+    /// A rule.
+    Rule(Arc<Route>),
+    /// A service without rules.
+    Service(Arc<Service>),
+    /// Nothing, though the host has rules, or the request came in by a gateway.
+    NoRule(Option<Arc<Service>>),
+    /// Nothing: the mesh does not know the host.
+    Unknown,
+}
+
+/// Looks for what applies to a request: nothing about it is random.
+pub fn matching(config: &Config, caller: &Caller<'_>, asked: &Asked<'_>) -> Matched {
     let service =
         if caller.gateways.is_empty() { config.service(asked.host, caller.namespace) } else { None };
     let host = service.map_or(asked.host, |service| &service.host);
     let rules = rules_for(config, caller, host);
-    for route in &*rules {
-        if matches(route.rule(), &route.namespace, caller, asked) {
-            return apply(config, route, asked, &mut draw);
-        }
+    let rule = rules.iter().find(|route| matches(route.rule(), &route.namespace, caller, asked));
+    match (rule, service) {
+        (Some(rule), _) => Matched::Rule(Arc::clone(rule)),
+        (None, Some(service)) if rules.is_empty() => Matched::Service(Arc::clone(service)),
+        _ if !rules.is_empty() || !caller.gateways.is_empty() => Matched::NoRule(service.cloned()),
+        _ => Matched::Unknown,
     }
-    match service {
-        Some(service) if rules.is_empty() => to_service(service, asked),
-        // A host with rules of which none fits, or a gateway without rules for the host.
-        _ if !rules.is_empty() || !caller.gateways.is_empty() => {
-            Decision::Answer { status: 404, body: String::new(), flag: "NR", service: service.cloned() }
+}
+
+/// Decides, by what applies. `draw` gives numbers in [0, 1), one per random decision.
+pub fn follow(
+    config: &Config,
+    matched: &Matched,
+    asked: &Asked<'_>,
+    mut draw: impl FnMut() -> f64,
+) -> Decision {
+    match matched {
+        Matched::Rule(route) => apply(config, route, asked, &mut draw),
+        Matched::Service(service) => to_service(service, asked),
+        Matched::NoRule(service) => {
+            Decision::Answer { status: 404, body: String::new(), flag: "NR", service: service.clone() }
         }
-        _ => Decision::Passthrough,
+        Matched::Unknown => Decision::Passthrough,
     }
 }
 

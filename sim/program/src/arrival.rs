@@ -150,3 +150,113 @@ impl Arrival {
         Ok(self.result)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{Stage, Termination, respond};
+
+    const AT: &str = "10.16.0.2:80";
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn simulate<F: Future<Output = ()>>(test: impl FnOnce(Clock) -> F) {
+        clock::run_simulated("2020-03-17T11:00:00Z".parse().unwrap(), test);
+    }
+
+    /// A proxy that writes down what it passes on and when; of an error it makes a 503.
+    struct Proxy {
+        name: &'static str,
+        clock: Clock,
+        loses: bool,
+        seen: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Proxy {
+        fn note(&self, what: &str) {
+            self.seen.lock().unwrap().push(format!("{} {what} {:?}", self.name, self.clock.elapsed()));
+        }
+    }
+
+    impl Stage for Proxy {
+        fn done(&mut self, response: &Response) -> Result<(), Lost> {
+            self.note(response.status().as_str());
+            let error = DialError::Unreachable(AT.into());
+            if self.loses { Err(Lost { after: ms(30), error }) } else { Ok(()) }
+        }
+
+        fn redo(&mut self, _: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError> {
+            let response = result.unwrap_or_else(|_| respond(StatusCode::SERVICE_UNAVAILABLE, ""));
+            self.note(&format!("again {}", response.status().as_str()));
+            Ok(response)
+        }
+    }
+
+    /// A response from a process by way of two proxies: it takes 20 ms to the first and 5 ms more to the second.
+    fn response(clock: Clock, process: &Termination, loses: bool) -> (Response, Arc<Mutex<Vec<String>>>) {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let proxy = |name, loses| Proxy { name, clock, loses, seen: Arc::clone(&seen) };
+        let at: SocketAddr = AT.parse().unwrap();
+        let started = clock.elapsed();
+        let mut response = respond(StatusCode::OK, "").taking(Duration::from_micros(19_700));
+        response.pass(&clock, started, Duration::ZERO);
+        response.guard(process, at);
+        response.then(proxy("inner", loses));
+        response.settle(&clock, started, ms(5));
+        response.then(proxy("outer", false));
+        (response, seen)
+    }
+
+    #[test]
+    fn what_is_ahead_happens_in_order_and_in_time() {
+        simulate(|clock| async move {
+            let (response, seen) = response(clock, &Termination::default(), false);
+            assert!(!response.has_arrived() && seen.lock().unwrap().is_empty());
+            let arrived = Arrival::of(response).wait(&clock, &Endings::default(), None).await;
+            assert_eq!(arrived.unwrap().unwrap().latency(), Duration::from_micros(24_700));
+            assert_eq!(*seen.lock().unwrap(), ["inner 200 20ms", "outer 200 25ms"]);
+        });
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_process() {
+        simulate(|clock| async move {
+            let (process, endings) = (Termination::default(), Endings::default());
+            let (response, seen) = response(clock, &process, false);
+            let ends = async {
+                clock.sleep(ms(7)).await;
+                // Somebody else's end changes nothing.
+                endings.announce();
+                clock.sleep(ms(1)).await;
+                process.request();
+                endings.announce();
+            };
+            let arrived = Arrival::of(response).wait(&clock, &endings, None);
+            let (arrived, ()) = futures::join!(arrived, ends);
+            assert_eq!(arrived.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(*seen.lock().unwrap(), ["inner again 503 8ms", "outer again 503 8ms"]);
+        });
+    }
+
+    #[test]
+    fn an_answer_may_be_lost_and_may_be_late() {
+        simulate(|clock| async move {
+            let endings = Endings::default();
+            let (lost, seen) = response(clock, &Termination::default(), true);
+            let arrived = Arrival::of(lost).wait(&clock, &endings, None).await;
+            assert_eq!(arrived.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(*seen.lock().unwrap(), ["inner 200 20ms", "outer again 503 50ms"]);
+            let (late, seen) = response(clock, &Termination::default(), false);
+            let arrived = Arrival::of(late).wait(&clock, &endings, Some(clock.elapsed() + ms(22))).await;
+            assert_eq!((arrived.unwrap_err(), clock.elapsed()), (Elapsed, ms(72)));
+            assert_eq!(*seen.lock().unwrap(), ["inner 200 70ms"]);
+        });
+    }
+}

@@ -36,7 +36,7 @@ pub use network::{
 pub use objects::{Answer, Api};
 pub use process::{Exec, ExecOutput, ExecTable, ExitCode, Tasks, Termination};
 pub use reply::Reply;
-pub use request::Request;
+pub use request::{Request, Target};
 pub use response::{Lost, Response, Stage};
 pub use usage::CpuMeter;
 pub use watch::{Object, Seen, Selection, list_and_watch};

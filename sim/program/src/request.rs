@@ -1,11 +1,14 @@
 //! A request of the simulated network.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::DialError;
 
 /// The header with the number that the first proxy gives a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,11 +19,28 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// changed.
 #[derive(Clone)]
 pub struct Request {
-    http: Arc<http::Request<Bytes>>,
+    shared: Arc<Shared>,
     from_proxy: Option<Arc<dyn Any + Send + Sync>>,
     forwarded: Option<Forwarded>,
     /// The headers with what proxies have added, once somebody has asked for them: few do.
     headers: OnceLock<Box<HeaderMap>>,
+}
+
+/// What copies of a request share.
+#[derive(Clone)]
+struct Shared {
+    http: http::Request<Bytes>,
+    /// Where it goes, once somebody has asked.
+    target: OnceLock<Result<Target, DialError>>,
+}
+
+/// Where a request goes: what its URI says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The host's address, if it is one.
+    pub literal: Option<IpAddr>,
+    /// The port; the scheme's without one.
+    pub port: u16,
 }
 
 /// What proxies have added to a request's headers.
@@ -34,14 +54,35 @@ impl Request {
     /// The request without what the network knows of it.
     pub fn into_http(mut self) -> http::Request<Bytes> {
         self.headers_mut();
-        Arc::unwrap_or_clone(self.http)
+        Arc::unwrap_or_clone(self.shared).http
+    }
+
+    /// Where it goes.
+    ///
+    /// # Errors
+    /// [`DialError::Invalid`] if its URI names no host.
+    pub fn target(&self) -> Result<&Target, DialError> {
+        let target = self.shared.target.get_or_init(|| {
+            let uri = self.uri();
+            let host =
+                uri.host().ok_or_else(|| DialError::Invalid(format!("{uri}: no Host in request URL")))?;
+            let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+            let literal = host.trim_matches(['[', ']']).parse().ok();
+            Ok(Target { literal, port: uri.port_u16().unwrap_or(default) })
+        });
+        target.as_ref().map_err(Clone::clone)
+    }
+
+    /// Whether this is a copy of `other`, or the other way round, and nobody has changed either.
+    pub fn is_copy_of(&self, other: &Request) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && self.forwarded.is_none() && other.forwarded.is_none()
     }
 
     /// Its headers.
     pub fn headers(&self) -> &HeaderMap {
-        let Some(forwarded) = self.forwarded else { return self.http.headers() };
+        let Some(forwarded) = self.forwarded else { return self.shared.http.headers() };
         self.headers.get_or_init(|| {
-            let mut headers = self.http.headers().clone();
+            let mut headers = self.shared.http.headers().clone();
             forwarded.write(&mut headers);
             Box::new(headers)
         })
@@ -50,8 +91,9 @@ impl Request {
     /// Its headers, to change them.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         self.headers = OnceLock::new();
-        let headers = Arc::make_mut(&mut self.http).headers_mut();
-        if let Some(forwarded) = self.forwarded.take() {
+        let forwarded = self.forwarded.take();
+        let headers = (**self).headers_mut();
+        if let Some(forwarded) = forwarded {
             forwarded.write(headers);
         }
         headers
@@ -61,7 +103,7 @@ impl Request {
     /// came (`x-forwarded-proto`).
     pub fn forward(&mut self, id: impl FnOnce() -> u128) {
         if self.forwarded.is_none() {
-            let has_id = self.http.headers().contains_key(&REQUEST_ID);
+            let has_id = self.shared.http.headers().contains_key(&REQUEST_ID);
             self.forwarded = Some(Forwarded { id: (!has_id).then(id) });
         }
     }
@@ -102,7 +144,8 @@ fn request_id(random: u128) -> HeaderValue {
 
 impl From<http::Request<Bytes>> for Request {
     fn from(http: http::Request<Bytes>) -> Request {
-        Request { http: Arc::new(http), from_proxy: None, forwarded: None, headers: OnceLock::new() }
+        let shared = Arc::new(Shared { http, target: OnceLock::new() });
+        Request { shared, from_proxy: None, forwarded: None, headers: OnceLock::new() }
     }
 }
 
@@ -110,18 +153,57 @@ impl Deref for Request {
     type Target = http::Request<Bytes>;
 
     fn deref(&self) -> &Self::Target {
-        &self.http
+        &self.shared.http
     }
 }
 
 impl DerefMut for Request {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(&mut self.http)
+        let shared = Arc::make_mut(&mut self.shared);
+        shared.target = OnceLock::new();
+        &mut shared.http
     }
 }
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.http.fmt(f)
+        self.shared.http.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_share_all_until_one_is_changed() {
+        let http = http::Request::get("http://podinfo.test:9898/?a=b").header("x-user", "me");
+        let request = Request::from(http.body(Bytes::new()).unwrap());
+        let mut copy = request.clone();
+        assert!(copy.is_copy_of(&request));
+        copy.forward(|| 0);
+        assert!(!copy.is_copy_of(&request));
+        assert_eq!(copy.headers()["x-request-id"], "00000000-0000-4000-8000-000000000000");
+        assert_eq!((copy.headers().len(), request.headers().len()), (3, 1));
+        copy.headers_mut().insert("x-user", HeaderValue::from_static("you"));
+        copy.forward(|| panic!("it has a number"));
+        assert_eq!((&copy.headers()["x-user"], copy.headers().len()), (&HeaderValue::from_static("you"), 3));
+        assert_eq!(copy.clone().into_http().headers(), copy.headers());
+        assert_eq!(request.headers()["x-user"], "me");
+    }
+
+    #[test]
+    fn a_uri_names_a_target() {
+        let target =
+            |uri: &str| Request::from(http::Request::get(uri).body(Bytes::new()).unwrap()).target().cloned();
+        let literal = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(target("http://podinfo.test"), Ok(Target { literal: None, port: 80 }));
+        assert_eq!(target("https://10.1.2.3/x"), Ok(Target { literal: literal("10.1.2.3"), port: 443 }));
+        assert_eq!(target("http://[::1]:9898/"), Ok(Target { literal: literal("::1"), port: 9898 }));
+        assert!(matches!(target("/x"), Err(DialError::Invalid(_))));
+        let mut request = Request::from(http::Request::get("http://a:1").body(Bytes::new()).unwrap());
+        assert_eq!(request.target().unwrap().port, 1);
+        *request.uri_mut() = "http://a:2".parse().unwrap();
+        assert_eq!(request.target().unwrap().port, 2);
     }
 }

@@ -14,9 +14,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use program::{
-    Apis, ConnectError, Context, DialError, ExitCode, Latency, Logs, Request, Response, program, respond,
-};
+use program::{Apis, ConnectError, Context, DialError, ExitCode, Logs, Request, program, respond};
 use serde_json::{Value, json};
 
 struct OneApi(Client);
@@ -47,9 +45,7 @@ impl Registry for Images {
                         if request.uri().path() == "/reset" {
                             return Err(DialError::Reset("me".into()));
                         }
-                        let mut response: Response = respond(StatusCode::OK, name);
-                        response.extensions_mut().insert(Latency(Duration::from_millis(20)));
-                        Ok(response)
+                        Ok(respond(StatusCode::OK, name).taking(Duration::from_millis(20)))
                     }
                 };
                 let Ok(_listening) = context.network.listen(8080, Arc::new(handler)) else {
@@ -275,12 +271,12 @@ fn services_balance_over_ready_pods_from_inside_and_outside() {
             .await;
         clock.sleep(Duration::from_secs(12)).await;
         let inside = world.cluster.attach("default", "client");
-        let get = |url: &str| http::Request::get(url).body(Bytes::new()).unwrap();
+        let get = |url: &str| Request::from(http::Request::get(url).body(Bytes::new()).unwrap());
         let mut seen: BTreeMap<String, u32> = BTreeMap::new();
         let before = clock.elapsed();
         for _ in 0..50 {
             let response = inside.send(get("http://web.default/")).await.unwrap();
-            assert_eq!(program::latency(&response), Duration::from_micros(20_200));
+            assert_eq!(response.latency(), Duration::from_micros(20_200));
             *seen.entry(String::from_utf8(response.body().to_vec()).unwrap()).or_default() += 1;
         }
         assert_eq!(seen.len(), 2, "{seen:?}");

@@ -8,16 +8,15 @@ use std::time::Duration;
 use apiserver::{ApiServer, Options};
 use clock::{Clock, Seed};
 use crd::{Canary, Phase, VirtualService};
-use futures::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt as _};
 use program::{
-    Apis, ConnectError, Context, CpuMeter, DialError, ExecTable, ExitCode, Files, Handler, Identity,
-    ListenError, Listening, LogSink, LogSource, Logs, Network, Proxy, Request, Response, Tasks, Termination,
-    respond, respond_json,
+    Apis, ConnectError, Context, CpuMeter, DialError, Endings, ExecTable, ExitCode, Files, Handler, Identity,
+    ListenError, Listening, LogSink, LogSource, Logs, Network, Proxy, Reply, Request, Response, Tasks,
+    Termination, respond, respond_json,
 };
 use serde_json::{Value, json};
 
@@ -44,8 +43,9 @@ impl Apis for Servers {
 }
 
 /// A Prometheus, a load tester and others; requests are written down.
-#[derive(Default)]
 pub struct World {
+    clock: Clock,
+    endings: Endings,
     /// `HOST BODY` of each.
     pub requests: Mutex<Vec<String>>,
     /// `METHOD URL` of each, and the headers that sign it.
@@ -58,6 +58,18 @@ pub struct World {
 }
 
 impl World {
+    fn new(clock: Clock) -> Self {
+        World {
+            clock,
+            endings: Endings::default(),
+            requests: Mutex::default(),
+            details: Mutex::default(),
+            blind: Mutex::default(),
+            answers: Mutex::default(),
+            served: Mutex::default(),
+        }
+    }
+
     /// Sets what a host answers from now on.
     pub fn answers(&self, host: &str, status: u16, body: impl Into<String>) {
         self.answers.lock().unwrap().insert(host.to_owned(), (status, body.into()));
@@ -99,11 +111,17 @@ impl Network for World {
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError> {
         Err(DialError::NoSuchHost(host.to_owned()))
     }
-    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move { Ok(self.answer(&request)) })
+    fn exchange(&self, request: Request) -> Reply {
+        self.answer(&request).into()
     }
-    fn dial(&self, to: SocketAddr, _: Request) -> BoxFuture<'_, Result<Response, DialError>> {
-        Box::pin(async move { Err(DialError::Refused(to.to_string())) })
+    fn dial(&self, to: SocketAddr, _: Request) -> Reply {
+        DialError::Refused(to.to_string()).into()
+    }
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+    fn endings(&self) -> &Endings {
+        &self.endings
     }
     fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError> {
         *self.served.lock().unwrap() = Some(handler);
@@ -212,7 +230,7 @@ impl Run {
                 .await;
         }
 
-        let (world, logs) = (Arc::new(World::default()), Arc::new(Logs::default()));
+        let (world, logs) = (Arc::new(World::new(clock)), Arc::new(Logs::default()));
         let (tasks, termination) = (Tasks::default(), Termination::default());
         let files = Files::default();
         files.write("/tmp/istio-host/kubeconfig", KUBECONFIG.as_bytes().to_vec());

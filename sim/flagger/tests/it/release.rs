@@ -95,7 +95,7 @@ fn a_release_is_promoted_and_the_next_rolled_back() {
 
         let handler = run.world.served.lock().unwrap().clone().unwrap();
         let request = http::Request::get("http://flagger:8080/metrics").body(Default::default()).unwrap();
-        let metrics = handler.handle(request).await.unwrap();
+        let metrics = handler.handle(request.into()).await.unwrap();
         let metrics = String::from_utf8(metrics.body().to_vec()).unwrap();
         assert!(
             metrics.contains("flagger_canary_status{name=\"podinfo\",namespace=\"test\"} 2"),
