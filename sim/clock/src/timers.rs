@@ -147,22 +147,23 @@ mod tests {
 
     #[test]
     fn timers_go_off_in_order() {
-        let order = std::sync::Mutex::new(Vec::new());
+        let order: Arc<Mutex<Vec<(&str, u128)>>> = Arc::default();
         let sleeper = |name: &'static str, micros: u64| {
-            let order = &order;
-            async move {
+            let order = Arc::clone(&order);
+            tokio::spawn(async move {
                 Timer::until(Duration::from_micros(micros)).await;
                 order.lock().unwrap().push((name, now().as_millis()));
-            }
+            })
         };
         run(async {
             let mut given_up = Box::pin(Timer::until(Duration::from_millis(4)));
             assert!(poll_once(given_up.as_mut()).await.is_pending());
             drop(given_up);
             // Of those within a millisecond the first that was set is the first.
-            let late = sleeper("late", 6_001);
-            let (second, first, third) = (sleeper("b", 4_900), sleeper("a", 3_000), sleeper("c", 4_100));
-            tokio::join!(late, second, first, third);
+            let sleepers = [("late", 6_001), ("b", 4_900), ("a", 3_000), ("c", 4_100)];
+            for sleeper in sleepers.map(|(name, micros)| sleeper(name, micros)) {
+                sleeper.await.unwrap();
+            }
         });
         assert_eq!(*order.lock().unwrap(), [("a", 3), ("b", 5), ("c", 5), ("late", 7)]);
         assert!(WAITING.with_borrow(|waiting| waiting.timers.is_empty()));
