@@ -273,7 +273,7 @@ mod tests {
         with_setting(overrides, &|_| {}, &|setting| {
             assert!(scenario::rest(setting).is_some());
             // The last of one world and the first two of the next.
-            let (whole, done) = run(setting, 1, &[9..12]);
+            let (whole, done) = run(setting, 1, std::slice::from_ref(&(9..12)));
             assert_eq!((whole.rollouts, done), (3, 3));
             assert!(whole.promoted > 0 && whole.rolled_back() > 0, "{} promoted", whole.promoted);
             let parts = run(setting, 2, &[9..10, 10..10, 10..11, 11..12]);
@@ -294,7 +294,7 @@ mod tests {
         let overrides = Overrides { rate: Some(0.0), scrape_interval, ..Overrides::default() };
         with_setting(overrides, &gate, &|setting| {
             assert!(scenario::rest(setting).is_some());
-            let (all, done) = run(setting, 1, &[0..2]);
+            let (all, done) = run(setting, 1, std::slice::from_ref(&(0..2)));
             assert_eq!((all.rollouts, all.endless, done), (2, 2, 2));
         });
     }

@@ -70,7 +70,7 @@ impl Clock {
     pub fn elapsed(&self) -> Duration {
         match self.time {
             Time::Virtual => timers::now(),
-            Time::Real { origin, speed } if speed == 1.0 => origin.elapsed(),
+            Time::Real { origin, speed: 1.0 } => origin.elapsed(),
             Time::Real { origin, speed } => origin.elapsed().mul_f64(speed),
         }
     }
