@@ -4,8 +4,8 @@
 //! handler that models its service time does not sleep: it says how long the answer takes ([`Response::taking`]). Who
 //! passes it on adds its own part ([`Response::pass`]), and says what it does once the time has come
 //! ([`Response::then`]: a proxy counts the request then) and whose end the answer does not survive
-//! ([`Response::guard`]). All of that lies ahead of the response until its receiver lets it arrive ([`Arrival`]): one
-//! wait for all as a rule, and then each part in its order, innermost first.
+//! ([`Response::guard`]). All of that lies ahead of the response until its receiver lets it arrive
+//! ([`Arrival`](crate::Arrival)): one wait for all as a rule, and then each part in its order, innermost first.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
