@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_never_ready_is_rolled_back() {
+        let never_ready = |experiment: &mut Experiment| {
+            let bad = experiment.models[0].versions.get_mut("bad").unwrap();
+            (bad.never_ready, bad.error_rate) = (true, None);
+        };
+        with_setting(Overrides::default(), &never_ready, &|setting| {
+            let (both, _) = run(setting, 1, std::slice::from_ref(&(0..2)));
+            assert_eq!((both.rollouts, both.rolled_back(), both.promoted), (2, 2, 0));
+        });
+    }
+
+    #[test]
     fn rollouts_after_one_without_an_end_have_a_world_too() {
         let gate = |experiment: &mut Experiment| {
             let analysis = experiment.canary.spec.analysis.as_mut().unwrap();

@@ -84,6 +84,7 @@ pub fn differences(setting: &Setting<'_>) -> Result<Vec<String>, String> {
     }
     differences
         .push("the primary's rolling update takes what it takes, not the model's promotion time".to_owned());
+    differences.push("a version is ready when a probe says so, which asks every second".to_owned());
     Ok(differences)
 }
 
