@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crd::{ApiGateway, DestinationRule, Gateway, GatewayRoute, HttpRoute, TrafficPolicy, VirtualService};
 
@@ -61,16 +61,23 @@ pub struct Sources {
 /// A service of the mesh: all clusters' Services of one name are one.
 #[derive(Debug)]
 pub struct Service {
-    /// `NAME.NAMESPACE.svc.cluster.local`.
-    pub host: Arc<str>,
-    /// The Service's name.
-    pub name: Arc<str>,
-    /// The Service's namespace.
-    pub namespace: Arc<str>,
+    /// Its names.
+    pub named: Arc<Named>,
     /// Endpoints by the Service's port.
     pub ports: Ports,
     /// Subsets and policy.
     pub rule: Option<Rule>,
+}
+
+/// A service's names, which telemetry shows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    /// `NAME.NAMESPACE.svc.cluster.local`.
+    pub host: String,
+    /// The Service's name.
+    pub name: String,
+    /// The Service's namespace.
+    pub namespace: String,
 }
 
 /// Endpoints by port.
@@ -118,8 +125,6 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Route {
     origin: Origin,
-    /// The services of its destinations, once somebody has asked for them.
-    services: OnceLock<Vec<Option<Arc<Service>>>>,
     /// The namespace that its names are of.
     pub namespace: Arc<str>,
     /// Its place among rules for the same host, whichever object they come from.
@@ -138,23 +143,13 @@ impl Route {
     fn own(object: &Arc<VirtualService>, index: usize, namespace: &Arc<str>) -> Arc<Route> {
         let precedence = Precedence::of_conditions(&object.spec.http[index]);
         let origin = Origin::Own(Arc::clone(object), index);
-        Arc::new(Route { origin, services: OnceLock::new(), namespace: Arc::clone(namespace), precedence })
+        Arc::new(Route { origin, namespace: Arc::clone(namespace), precedence })
     }
 
     /// A rule that no VirtualService has like this.
     pub(crate) fn made(rule: HttpRoute, namespace: Arc<str>, precedence: Precedence) -> Route {
         let origin = Origin::Made(Box::new(rule));
-        Route { origin, services: OnceLock::new(), namespace, precedence }
-    }
-
-    /// The service of one of its destinations, by its place among them. A route belongs to one snapshot.
-    pub(crate) fn service(&self, config: &Config, destination: usize) -> Option<&Arc<Service>> {
-        let services = self.services.get_or_init(|| {
-            let hosts =
-                self.rule().route.iter().map(|route| full_host(&route.destination.host, &self.namespace));
-            hosts.map(|host| config.by_host(&host).cloned()).collect()
-        });
-        services.get(destination)?.as_ref()
+        Route { origin, namespace, precedence }
     }
 
     /// Conditions and what to do.
@@ -246,7 +241,7 @@ impl Config {
                 let endpoints = entry.ports.entry(port.port).or_default();
                 endpoints.extend(port.endpoints.iter().map(|address| Endpoint {
                     address: *address,
-                    workload: sources.workloads.get(&address.ip()).cloned().unwrap_or_else(Workload::unknown),
+                    workload: sources.workloads.get(&address.ip()).unwrap_or_else(|| Workload::unknown()).clone(),
                 }));
             }
         }
@@ -255,9 +250,7 @@ impl Config {
             let ports = ports.into_iter().map(|(port, endpoints)| (port, endpoints.into())).collect();
             let service = Arc::new(Service {
                 rule: destination_rules.get(&host).map(|rules| rule_of(&ports, rules)),
-                host: host.into(),
-                name: name.as_str().into(),
-                namespace: namespace.as_str().into(),
+                named: Arc::new(Named { host, name: name.clone(), namespace: namespace.clone() }),
                 ports,
             });
             for (port, endpoints) in &service.ports {

@@ -170,7 +170,11 @@ impl ControlPlane {
 
     /// The snapshot that proxies have.
     pub fn config(&self) -> Arc<Config> {
-        let latest = Arc::clone(&self.0.latest.lock().expect("no holder of this lock panics"));
+        let latest = self.0.latest.lock().expect("no holder of this lock panics");
+        if let Some(config) = latest.config.get() {
+            return Arc::clone(config);
+        }
+        let latest = Arc::clone(&latest);
         Arc::clone(latest.config.get_or_init(|| Arc::new(Config::build(latest.sources()))))
     }
 

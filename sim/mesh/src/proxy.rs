@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Rng};
-use crd::TrafficPolicy;
+use crd::{Headers, TrafficPolicy};
 use http::{HeaderValue, StatusCode, Uri, header};
 use program::{
     Context, DialError, ExitCode, Handler, Lost, Main, Proxy, Reply, Request, Response, Stage, respond,
 };
 use rand::{Rng as _, RngExt as _};
 
-use crate::config::{Config, Endpoint, Entrance, Service, host_fit};
+use crate::config::{Config, Entrance, Named, Service, host_fit};
 use crate::control_plane::ControlPlane;
-use crate::route::{self, Asked, Caller, Decision, Forward, Matched, Retries};
+use crate::route::{self, Asked, Caller, Decision, Forward, Matched, Retries, Upstream};
 use crate::telemetry::{Metrics, Reporter, Series};
 use crate::workload::Workload;
 
@@ -37,9 +37,21 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// What a client's proxy tells the server's: in Envoy, headers and the client certificate.
 struct PeerProxy {
     workload: Arc<Workload>,
-    service: Arc<Service>,
+    service: Arc<Named>,
     mutual_tls: bool,
 }
+
+/// An upstream as a proxy has it.
+struct Cluster {
+    upstream: Upstream,
+    /// Whose turn it is.
+    turn: Arc<Turn>,
+    /// What upstream's proxies are told.
+    told: Arc<PeerProxy>,
+}
+
+/// How often it was whose turn; nothing before the first time.
+type Turn = Mutex<Option<usize>>;
 
 /// The program behind `istio/proxyv2` images.
 pub(crate) fn program(control_plane: ControlPlane) -> Main {
@@ -99,8 +111,11 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How often it was whose turn, by service, port and subset.
-type Turns = BTreeMap<(Arc<str>, u16, String), usize>;
+/// What becomes of a request, and the upstream that it is sent to, if it is.
+type Decided = (Decision, Option<Arc<Cluster>>);
+
+/// Whose turn it is, by service, port and subset.
+type Turns = BTreeMap<(String, u16, String), Arc<Turn>>;
 
 struct Envoy {
     context: Context,
@@ -125,6 +140,8 @@ struct Routed {
     host: String,
     asked_port: u16,
     matched: Matched,
+    /// Its upstreams.
+    clusters: Vec<Option<Arc<Cluster>>>,
 }
 
 impl Routed {
@@ -195,7 +212,7 @@ impl Envoy {
             Ok((host.to_owned(), port, Some(self.caller(Vec::new()))))
         });
         let to = SocketAddr::new(address, port);
-        decision.map_or_else(Reply::from, |decision| self.carry_out(decision, request, Some(to)))
+        decision.map_or_else(Reply::from, |decided| self.carry_out(decided, request, Some(to)))
     }
 
     /// A request that arrives at a gateway's port.
@@ -223,7 +240,7 @@ impl Envoy {
             let caller = (!gateways.is_empty()).then(|| self.caller(gateways));
             Ok((host.to_owned(), outer, caller))
         });
-        decision.map_or_else(Reply::from, |decision| self.carry_out(decision, request, None))
+        decision.map_or_else(Reply::from, |decided| self.carry_out(decided, request, None))
     }
 
     /// This proxy as one that routes, for requests that came in by these gateways.
@@ -245,29 +262,50 @@ impl Envoy {
     /// What becomes of a request. Unless it is a copy of the last one, it is asked for the host and port that it is for
     /// and for who routes it (nobody, if no gateway serves the host).
     fn decide<'a>(
-        &self,
+        self: &Arc<Self>,
         config: &Arc<Config>,
         request: &Request,
         port: u16,
         who: impl FnOnce() -> Result<(String, u16, Option<Caller<'a>>), DialError>,
-    ) -> Result<Decision, DialError> {
+    ) -> Result<Decided, DialError> {
         let mut last = self.routed.lock().expect("no holder of this lock panics");
-        let known = last.take_if(|last| last.is_of(config, request, port));
-        let routed = match known {
-            Some(known) => last.insert(known),
-            None => {
+        let routed = match &mut *last {
+            Some(last) if last.is_of(config, request, port) => last,
+            last => {
                 let (host, asked_port, caller) = who()?;
                 let asked = asked(request, &host, asked_port);
                 let matched = match caller {
                     Some(caller) => route::matching(config, &caller, &asked),
-                    None => Matched::NoRule(None),
+                    None => Matched::nothing(),
                 };
+                let clusters = matched.upstreams().map(|upstream| Some(self.cluster(upstream?))).collect();
                 let (config, request) = (Arc::clone(config), request.clone());
-                last.insert(Routed { config, request, port, host, asked_port, matched })
+                last.insert(Routed { config, request, port, host, asked_port, matched, clusters })
             }
         };
         let asked = asked(request, &routed.host, routed.asked_port);
-        Ok(route::follow(config, &routed.matched, &asked, || self.draw()))
+        let decision = route::follow(config, &routed.matched, &asked, || self.draw());
+        let cluster = match &decision {
+            Decision::Forward(forward) => routed.clusters[forward.upstream].clone(),
+            _ => None,
+        };
+        Ok((decision, cluster))
+    }
+
+    /// An upstream as this proxy has it.
+    fn cluster(&self, upstream: &Upstream) -> Arc<Cluster> {
+        let named = &upstream.service.named;
+        let key = (named.host.clone(), upstream.port, upstream.subset.clone());
+        let mut turns = self.turns.lock().expect("no holder of this lock panics");
+        let told = self.told(&upstream.service, is_mutual_tls(upstream.policy.as_deref()));
+        let turn = Arc::clone(turns.entry(key).or_default());
+        Arc::new(Cluster { upstream: upstream.clone(), turn, told })
+    }
+
+    /// What the proxies of a service are told.
+    fn told(&self, service: &Service, mutual_tls: bool) -> Arc<PeerProxy> {
+        let (workload, service) = (Arc::clone(&self.workload), Arc::clone(&service.named));
+        Arc::new(PeerProxy { workload, service, mutual_tls })
     }
 
     fn draw(&self) -> f64 {
@@ -276,7 +314,7 @@ impl Envoy {
 
     fn carry_out(
         self: &Arc<Self>,
-        decision: Decision,
+        (decision, cluster): Decided,
         mut request: Request,
         to: Option<SocketAddr>,
     ) -> Reply {
@@ -291,9 +329,8 @@ impl Envoy {
                 self.context.cpu.add(CPU);
                 let mut response = local(status, body);
                 response.settle(&clock, started, HOP);
-                let service = service.as_ref().map_or_else(|| nobody("unknown"), service_labels);
-                let result = Measured::of(&response, flag);
-                self.count_outbound(&Workload::unknown(), service, &result);
+                let service = service.as_ref().map_or_else(|| nobody(), |service| &service.named);
+                self.count_outbound(Workload::unknown(), service, &Measured::of(&response, flag));
                 response.into()
             }
             Decision::Redirect { status, location } => {
@@ -304,31 +341,27 @@ impl Envoy {
                 response.settle(&clock, started, HOP);
                 response.into()
             }
-            Decision::Forward(forward) => {
+            Decision::Forward(Forward { rewrite, delay, mirrors, .. }) => {
+                let cluster = cluster.expect("a request is forwarded to one of the upstreams that there are");
                 self.context.cpu.add(CPU);
-                self.prepare(&mut request, &forward);
-                let outbound = Outbound { envoy: Arc::clone(self), forward, started, result: None };
-                match outbound.forward.delay {
-                    None => outbound.send(request),
+                self.prepare(&mut request, rewrite, &cluster.upstream.headers);
+                let outbound = Outbound { envoy: Arc::clone(self), cluster, delay, started, result: None };
+                match delay {
+                    None => outbound.send(request, &mirrors),
                     Some(delay) => Reply::later(async move {
                         clock.sleep(delay).await;
-                        outbound.send(request).await
+                        outbound.send(request, &mirrors).await
                     }),
                 }
             }
         }
     }
 
-    fn count_outbound(
-        &self,
-        destination: &Arc<Workload>,
-        service: (Arc<str>, Arc<str>, Arc<str>),
-        result: &Measured,
-    ) {
+    fn count_outbound(&self, destination: &Arc<Workload>, service: &Arc<Named>, result: &Measured) {
         let series = Series {
             reporter: Reporter::Source,
-            source: Arc::clone(&self.workload),
-            destination: Arc::clone(destination),
+            source: &self.workload,
+            destination,
             service,
             code: result.code,
             flags: result.flags,
@@ -338,21 +371,26 @@ impl Envoy {
     }
 
     /// Headers, path and host as the rule wants them.
-    fn prepare(&self, request: &mut Request, forward: &Forward) {
-        if let Some((path, authority)) = &forward.rewrite {
+    fn prepare(
+        &self,
+        request: &mut Request,
+        rewrite: Option<(Option<String>, Option<String>)>,
+        headers: &[Headers],
+    ) {
+        if let Some((path, authority)) = rewrite {
             let mut parts = request.uri().clone().into_parts();
             if let Some(path) = path {
                 let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
                 parts.path_and_query = format!("{path}{query}").parse().ok().or(parts.path_and_query);
             }
-            if let Some(host) = authority.as_ref().and_then(|host| HeaderValue::from_str(host).ok()) {
+            if let Some(host) = authority.and_then(|host| HeaderValue::from_str(&host).ok()) {
                 request.headers_mut().insert(header::HOST, host);
             }
             if let Ok(uri) = Uri::from_parts(parts) {
                 *request.uri_mut() = uri;
             }
         }
-        for headers in &forward.headers {
+        for headers in headers {
             if headers.request.is_some() {
                 route::change_headers(request.headers_mut(), headers.request.as_ref());
             }
@@ -364,29 +402,27 @@ impl Envoy {
         });
     }
 
-    /// The next endpoint: in turn, or at random where the policy says so, and not one that was tried before if there is
-    /// another.
-    fn choose<'a>(&self, forward: &'a Forward, tried: &[SocketAddr]) -> Option<&'a Endpoint> {
-        let count = forward.endpoints.len();
+    /// The place of the next endpoint: in turn, or at random where the policy says so, and not one that was tried before
+    /// if there is another.
+    fn choose(&self, cluster: &Cluster, tried: &[SocketAddr]) -> Option<usize> {
+        let Upstream { endpoints, policy, .. } = &cluster.upstream;
+        let count = endpoints.len();
         if count == 0 {
             return None;
         }
-        let simple = forward.policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
+        let any = || self.random.lock().expect("no holder of this lock panics").random_range(0..count);
+        let simple = policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
         let start = if simple.is_some_and(|balancer| balancer.simple == "RANDOM") {
-            self.random.lock().expect("no holder of this lock panics").random_range(0..count)
+            any()
         } else {
-            let key = (Arc::clone(&forward.service.host), forward.port, forward.subset.clone());
-            let mut turns = self.turns.lock().expect("no holder of this lock panics");
-            let turn = turns.entry(key).or_insert_with(|| {
-                // Proxies do not all begin with the same endpoint.
-                self.random.lock().expect("no holder of this lock panics").random_range(0..count)
-            });
-            *turn = turn.wrapping_add(1);
-            *turn
+            let mut turn = cluster.turn.lock().expect("no holder of this lock panics");
+            // Proxies do not all begin with the same endpoint.
+            let next = turn.unwrap_or_else(any).wrapping_add(1);
+            *turn.insert(next)
         };
-        let in_order = (0..count).map(|offset| &forward.endpoints[(start + offset) % count]);
-        let fresh = in_order.clone().find(|endpoint| !tried.contains(&endpoint.address));
-        fresh.or_else(|| in_order.clone().next())
+        let mut in_order = (0..count).map(|offset| start.wrapping_add(offset) % count);
+        let fresh = in_order.clone().find(|place| !tried.contains(&endpoints[*place].address));
+        fresh.or_else(|| in_order.next())
     }
 
     fn mirror(&self, service: &Arc<Service>, port: u16, request: &Request) {
@@ -401,11 +437,7 @@ impl Envoy {
         {
             copy.headers_mut().insert(header::HOST, host);
         }
-        let copy = copy.from_proxy(PeerProxy {
-            workload: Arc::clone(&self.workload),
-            service: Arc::clone(service),
-            mutual_tls: false,
-        });
+        let copy = copy.from_proxy(self.told(service, false));
         let (network, address) = (Arc::clone(&self.context.network), endpoints[index].address);
         self.context.tasks.spawn(async move {
             // Nobody waits for a shadow's answer.
@@ -424,13 +456,11 @@ impl Envoy {
         let Some((service, _)) = config.inbound(here).filter(|_| !(15000..15100).contains(&port)) else {
             return app.handle(request);
         };
-        let service = peer.as_ref().map_or_else(
-            || {
-                asked_service(&config, &request, &self.workload.namespace)
-                    .unwrap_or_else(|| service_labels(service))
-            },
-            |peer| service_labels(&peer.service),
-        );
+        let service = match &peer {
+            Some(peer) => &peer.service,
+            None => asked_service(&config, &request, &self.workload.namespace).unwrap_or(&service.named),
+        };
+        let service = Arc::clone(service);
         let started = self.context.clock.elapsed();
         self.context.cpu.add(CPU);
         let mut inbound = Inbound { envoy: Arc::clone(self), peer, service, started, result: None };
@@ -465,30 +495,35 @@ impl Measured {
 /// A request that a proxy sends on.
 struct Outbound {
     envoy: Arc<Envoy>,
-    forward: Box<Forward>,
+    cluster: Arc<Cluster>,
+    /// An injected delay.
+    delay: Option<Duration>,
     started: Duration,
     /// Who answered, and what.
-    result: Option<(Arc<Workload>, Measured)>,
+    result: Option<(Answerer, Measured)>,
 }
 
-/// One attempt to get an answer: from whom, and the answer.
+/// The place of the endpoint that answered, among the upstream's; none if the proxy did.
+type Answerer = Option<usize>;
+
+/// One attempt to get an answer: from which endpoint, and the answer.
 struct Attempt {
-    to: Endpoint,
+    to: usize,
     reply: Reply,
 }
 
 impl Outbound {
-    fn send(mut self, request: Request) -> Reply {
-        for (service, port) in &self.forward.mirrors {
+    fn send(mut self, request: Request, mirrors: &[(Arc<Service>, u16)]) -> Reply {
+        for (service, port) in mirrors {
             self.envoy.mirror(service, *port, &request);
         }
         let Some(mut attempt) = self.attempt(&request, &[]) else {
             let nobody = (local(503, "no healthy upstream".to_owned()), "UH");
-            return self.finish(&Workload::unknown(), nobody).into();
+            return self.finish(None, nobody).into();
         };
         match attempt.reply {
             Reply::Now(Some(Ok(response))) if self.is_final(&response) => {
-                let mut response = self.take(&attempt.to.workload, Ok(response));
+                let mut response = self.take(Some(attempt.to), Ok(response));
                 response.then(self);
                 response.into()
             }
@@ -501,7 +536,7 @@ impl Outbound {
 
     /// Whether an answer is what the client gets, whatever may happen until it has arrived.
     fn is_final(&self, response: &Response) -> bool {
-        let Forward { timeout, retries, .. } = &*self.forward;
+        let Upstream { timeout, retries, .. } = &self.cluster.upstream;
         let in_time = |limit: Option<Duration>| limit.is_none_or(|limit| response.latency() < limit);
         let tries_again = retries.on_reset || retries.on_503 || retries.on_5xx;
         !tries_again && in_time(*timeout) && in_time(retries.per_try)
@@ -509,38 +544,38 @@ impl Outbound {
 
     /// Sends the request to the next endpoint, if there is one.
     fn attempt(&self, request: &Request, tried: &[SocketAddr]) -> Option<Attempt> {
-        let to = self.envoy.choose(&self.forward, tried)?.clone();
-        let request = request.clone().from_proxy(PeerProxy {
-            workload: Arc::clone(&self.envoy.workload),
-            service: Arc::clone(&self.forward.service),
-            mutual_tls: is_mutual_tls(self.forward.policy.as_deref()),
-        });
-        let reply = self.envoy.context.network.dial(to.address, request);
-        Some(Attempt { to, reply })
+        let to = self.envoy.choose(&self.cluster, tried)?;
+        let request = request.clone().from_proxy(Arc::clone(&self.cluster.told));
+        Some(Attempt { to, reply: self.envoy.context.network.dial(self.address(to), request) })
+    }
+
+    /// The address of an endpoint.
+    fn address(&self, endpoint: usize) -> SocketAddr {
+        self.cluster.upstream.endpoints[endpoint].address
     }
 
     /// Waits for an answer within the rule's time.
     async fn insist(self, request: Request, first: Attempt) -> Result<Response, DialError> {
         let sent = self.try_again(&request, first);
-        let (response, destination, flag) = match self.forward.timeout {
+        let (response, answerer, flag) = match self.cluster.upstream.timeout {
             None => sent.await,
             Some(limit) => match self.envoy.context.clock.timeout(limit, sent).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     let response = local(504, "upstream request timeout".to_owned()).taking(limit);
-                    (response, Workload::unknown(), "UT")
+                    (response, None, "UT")
                 }
             },
         };
-        Ok(self.finish(&destination, (response, flag)))
+        Ok(self.finish(answerer, (response, flag)))
     }
 
     /// Waits for an attempt's answer, trying again as the rule allows: the answer, who gave it, and the response flag.
-    async fn try_again(&self, request: &Request, first: Attempt) -> (Response, Arc<Workload>, &'static str) {
-        let (envoy, retries) = (&self.envoy, &self.forward.retries);
+    async fn try_again(&self, request: &Request, first: Attempt) -> (Response, Answerer, &'static str) {
+        let (envoy, retries) = (&self.envoy, &self.cluster.upstream.retries);
         let clock = envoy.context.clock;
         let began = clock.elapsed();
-        let mut tried = vec![first.to.address];
+        let mut tried = vec![self.address(first.to)];
         let mut attempt = first;
         loop {
             let attempt_began = clock.elapsed();
@@ -555,29 +590,29 @@ impl Outbound {
                 // Time lost before the last attempt counts too.
                 let total = response.add_latency(attempt_began - began);
                 response.took_upstream(total);
-                return (response, attempt.to.workload, flag);
+                return (response, Some(attempt.to), flag);
             }
             let ceiling = RETRY_PAUSE * (1 << (tried.len() - 1).min(4));
             clock.sleep(ceiling.mul_f64(envoy.draw())).await;
             let Some(next) = self.attempt(request, &tried) else {
-                return (local(503, "no healthy upstream".to_owned()), Workload::unknown(), "UH");
+                return (local(503, "no healthy upstream".to_owned()), None, "UH");
             };
-            tried.push(next.to.address);
+            tried.push(self.address(next.to));
             attempt = next;
         }
     }
 
     /// The client's answer from what the only attempt gave.
-    fn take(&mut self, destination: &Arc<Workload>, result: Result<Response, DialError>) -> Response {
-        let (mut response, flag, _) = judge(Ok(result), &self.forward.retries);
+    fn take(&mut self, answerer: Answerer, result: Result<Response, DialError>) -> Response {
+        let (mut response, flag, _) = judge(Ok(result), &self.cluster.upstream.retries);
         let total = response.latency();
         response.took_upstream(total);
-        self.pass_on(destination, (response, flag))
+        self.pass_on(answerer, (response, flag))
     }
 
     /// Passes an answer on that has arrived.
-    fn finish(mut self, destination: &Arc<Workload>, answer: (Response, &'static str)) -> Response {
-        let mut response = self.pass_on(destination, answer);
+    fn finish(mut self, answerer: Answerer, answer: (Response, &'static str)) -> Response {
+        let mut response = self.pass_on(answerer, answer);
         response.then(self);
         response
     }
@@ -585,24 +620,29 @@ impl Outbound {
     /// Headers and time of an answer as the client gets it.
     fn pass_on(
         &mut self,
-        destination: &Arc<Workload>,
+        answerer: Answerer,
         (mut response, flag): (Response, &'static str),
     ) -> Response {
-        for headers in &self.forward.headers {
+        for headers in &self.cluster.upstream.headers {
             if headers.response.is_some() {
                 route::change_headers(response.headers_mut(), headers.response.as_ref());
             }
         }
-        let waited = self.forward.delay.unwrap_or_default();
+        let waited = self.delay.unwrap_or_default();
         response.settle(&self.envoy.context.clock, self.started, HOP + waited);
-        let flag = if self.forward.delay.is_some() && flag == "-" { "DI" } else { flag };
-        self.result = Some((Arc::clone(destination), Measured::of(&response, flag)));
+        let flag = if self.delay.is_some() && flag == "-" { "DI" } else { flag };
+        self.result = Some((answerer, Measured::of(&response, flag)));
         response
     }
 
     fn count(&self) {
-        if let Some((destination, measured)) = &self.result {
-            self.envoy.count_outbound(destination, service_labels(&self.forward.service), measured);
+        if let Some((answerer, measured)) = &self.result {
+            let Upstream { endpoints, service, .. } = &self.cluster.upstream;
+            let destination = match answerer {
+                Some(place) => &endpoints[*place].workload,
+                None => Workload::unknown(),
+            };
+            self.envoy.count_outbound(destination, &service.named, measured);
         }
     }
 }
@@ -614,8 +654,8 @@ impl Stage for Outbound {
     }
 
     fn redo(&mut self, _: &Clock, result: Result<Response, DialError>) -> Result<Response, DialError> {
-        let destination = self.result.take().map_or_else(Workload::unknown, |(destination, _)| destination);
-        let response = self.take(&destination, result);
+        let answerer = self.result.take().and_then(|(answerer, _)| answerer);
+        let response = self.take(answerer, result);
         self.count();
         Ok(response)
     }
@@ -625,7 +665,7 @@ impl Stage for Outbound {
 struct Inbound {
     envoy: Arc<Envoy>,
     peer: Option<Arc<PeerProxy>>,
-    service: (Arc<str>, Arc<str>, Arc<str>),
+    service: Arc<Named>,
     started: Duration,
     result: Option<Measured>,
 }
@@ -645,12 +685,11 @@ impl Inbound {
 
     fn count(&self) {
         let Some(Measured { code, flags, took }) = &self.result else { return };
-        let source = self.peer.as_ref().map(|peer| Arc::clone(&peer.workload));
         let series = Series {
             reporter: Reporter::Destination,
-            source: source.unwrap_or_else(Workload::unknown),
-            destination: Arc::clone(&self.envoy.workload),
-            service: self.service.clone(),
+            source: self.peer.as_ref().map_or_else(|| Workload::unknown(), |peer| &peer.workload),
+            destination: &self.envoy.workload,
+            service: &self.service,
             code: *code,
             flags,
             mutual_tls: self.peer.as_ref().is_some_and(|peer| peer.mutual_tls),
@@ -724,21 +763,16 @@ fn authority(request: &Request) -> Option<&str> {
 }
 
 /// The service that a client without a proxy means.
-fn asked_service(
-    config: &Config,
-    request: &Request,
-    namespace: &str,
-) -> Option<(Arc<str>, Arc<str>, Arc<str>)> {
+fn asked_service<'a>(config: &'a Config, request: &Request, namespace: &str) -> Option<&'a Arc<Named>> {
     let host = authority(request).or_else(|| request.uri().host())?;
-    config.service(host, namespace).map(service_labels)
+    config.service(host, namespace).map(|service| &service.named)
 }
 
-fn service_labels(service: &Arc<Service>) -> (Arc<str>, Arc<str>, Arc<str>) {
-    (Arc::clone(&service.host), Arc::clone(&service.name), Arc::clone(&service.namespace))
-}
-
-fn nobody(name: &str) -> (Arc<str>, Arc<str>, Arc<str>) {
-    (name.into(), name.into(), name.into())
+/// The service of requests for none that is known.
+fn nobody() -> &'static Arc<Named> {
+    static NOBODY: OnceLock<Arc<Named>> = OnceLock::new();
+    let unknown = || "unknown".to_owned();
+    NOBODY.get_or_init(|| Arc::new(Named { host: unknown(), name: unknown(), namespace: unknown() }))
 }
 
 fn is_mutual_tls(policy: Option<&TrafficPolicy>) -> bool {

@@ -45,7 +45,7 @@ pub struct Asked<'a> {
 #[derive(Clone, Debug)]
 pub enum Decision {
     /// It is sent on.
-    Forward(Box<Forward>),
+    Forward(Forward),
     /// The proxy answers itself: status, body, and the response flag of telemetry.
     Answer {
         /// The status.
@@ -71,6 +71,19 @@ pub enum Decision {
 /// How a request is sent on.
 #[derive(Clone, Debug)]
 pub struct Forward {
+    /// To which of the places in [`Matched::upstreams`].
+    pub upstream: usize,
+    /// The new path and host.
+    pub rewrite: Option<(Option<String>, Option<String>)>,
+    /// An injected delay.
+    pub delay: Option<Duration>,
+    /// Where copies go.
+    pub mirrors: Vec<(Arc<Service>, u16)>,
+}
+
+/// A place that requests are sent to, and how: the same for all that a rule sends there.
+#[derive(Clone, Debug)]
+pub struct Upstream {
     /// The service.
     pub service: Arc<Service>,
     /// Its port.
@@ -81,19 +94,16 @@ pub struct Forward {
     pub endpoints: Arc<[Endpoint]>,
     /// The policy that applies.
     pub policy: Option<Arc<TrafficPolicy>>,
-    /// The new path and host.
-    pub rewrite: Option<(Option<String>, Option<String>)>,
     /// Header changes, of the rule first.
     pub headers: Vec<Headers>,
     /// Time limit of the whole request.
     pub timeout: Option<Duration>,
     /// Retries.
     pub retries: Retries,
-    /// An injected delay.
-    pub delay: Option<Duration>,
-    /// Where copies go.
-    pub mirrors: Vec<(Arc<Service>, u16)>,
 }
+
+/// No upstream: the destination is none that the mesh knows, though perhaps its service is.
+type NoCluster = Option<Arc<Service>>;
 
 /// Retries after a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,32 +127,68 @@ impl Default for Retries {
     }
 }
 
-/// What applies to a request.
+/// What applies to requests for a host's port that are alike.
 #[derive(Clone, Debug)]
-pub enum Matched {
-    /// A rule.
+pub struct Matched {
+    what: What,
+    upstreams: Vec<Result<Upstream, NoCluster>>,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    /// A rule, with an upstream for each of its destinations.
     Rule(Arc<Route>),
-    /// A service without rules.
-    Service(Arc<Service>),
+    /// A service without rules, which is the upstream.
+    Service,
     /// Nothing, though the host has rules, or the request came in by a gateway.
     NoRule(Option<Arc<Service>>),
     /// Nothing: the mesh does not know the host.
     Unknown,
 }
 
+impl Matched {
+    /// Nothing applies, though the request came in by a gateway.
+    pub fn nothing() -> Matched {
+        Matched { what: What::NoRule(None), upstreams: Vec::new() }
+    }
+
+    /// Where requests may be sent to, by what a [`Forward`] says; `None` is nowhere.
+    pub fn upstreams(&self) -> impl Iterator<Item = Option<&Upstream>> {
+        self.upstreams.iter().map(|upstream| upstream.as_ref().ok())
+    }
+}
+
 /// Looks for what applies to a request: nothing about it is random.
 pub fn matching(config: &Config, caller: &Caller<'_>, asked: &Asked<'_>) -> Matched {
     let service =
         if caller.gateways.is_empty() { config.service(asked.host, caller.namespace) } else { None };
-    let host = service.map_or(asked.host, |service| &service.host);
+    let host = service.map_or(asked.host, |service| &service.named.host);
     let rules = rules_for(config, caller, host);
     let rule = rules.iter().find(|route| matches(route.rule(), &route.namespace, caller, asked));
-    match (rule, service) {
-        (Some(rule), _) => Matched::Rule(Arc::clone(rule)),
-        (None, Some(service)) if rules.is_empty() => Matched::Service(Arc::clone(service)),
-        _ if !rules.is_empty() || !caller.gateways.is_empty() => Matched::NoRule(service.cloned()),
-        _ => Matched::Unknown,
-    }
+    let mut upstreams = Vec::new();
+    let what = match (rule, service) {
+        (Some(rule), _) => {
+            let destinations = rule.rule().route.iter();
+            upstreams.extend(destinations.map(|destination| {
+                let service = config.by_host(&full_host(&destination.destination.host, &rule.namespace));
+                let upstream = upstream(service, &destination.destination, asked.port)?;
+                Ok(Upstream {
+                    headers: rule.rule().headers.iter().chain(&destination.headers).cloned().collect(),
+                    timeout: duration(&rule.rule().timeout),
+                    retries: retries(rule.rule()),
+                    ..upstream
+                })
+            }));
+            What::Rule(Arc::clone(rule))
+        }
+        (None, Some(service)) if rules.is_empty() => {
+            upstreams.push(upstream(Some(service), &Destination::default(), asked.port));
+            What::Service
+        }
+        _ if !rules.is_empty() || !caller.gateways.is_empty() => What::NoRule(service.cloned()),
+        _ => What::Unknown,
+    };
+    Matched { what, upstreams }
 }
 
 /// Decides, by what applies. `draw` gives numbers in [0, 1), one per random decision.
@@ -152,13 +198,26 @@ pub fn follow(
     asked: &Asked<'_>,
     mut draw: impl FnMut() -> f64,
 ) -> Decision {
-    match matched {
-        Matched::Rule(route) => apply(config, route, asked, &mut draw),
-        Matched::Service(service) => to_service(service, asked),
-        Matched::NoRule(service) => {
+    match &matched.what {
+        What::Rule(route) => apply(config, route, &matched.upstreams, asked, &mut draw),
+        What::Service => forward(&matched.upstreams, 0).map_or_else(|answer| answer, Decision::Forward),
+        What::NoRule(service) => {
             Decision::Answer { status: 404, body: String::new(), flag: "NR", service: service.clone() }
         }
-        Matched::Unknown => Decision::Passthrough,
+        What::Unknown => Decision::Passthrough,
+    }
+}
+
+/// A request goes to an upstream, if there is one.
+fn forward(upstreams: &[Result<Upstream, NoCluster>], upstream: usize) -> Result<Forward, Decision> {
+    match &upstreams[upstream] {
+        Ok(_) => Ok(Forward { upstream, rewrite: None, delay: None, mirrors: Vec::new() }),
+        Err(service) => Err(Decision::Answer {
+            status: 503,
+            body: String::new(),
+            flag: "NC",
+            service: service.clone(),
+        }),
     }
 }
 
@@ -267,7 +326,13 @@ fn is_match(wanted: &StringMatch, found: &str, ignore_case: bool) -> bool {
     true
 }
 
-fn apply(config: &Config, route: &Route, asked: &Asked<'_>, draw: &mut impl FnMut() -> f64) -> Decision {
+fn apply(
+    config: &Config,
+    route: &Route,
+    upstreams: &[Result<Upstream, NoCluster>],
+    asked: &Asked<'_>,
+    draw: &mut impl FnMut() -> f64,
+) -> Decision {
     let (http, namespace) = (route.rule(), &*route.namespace);
     let mut delay = None;
     if let Some(fault) = &http.fault {
@@ -293,9 +358,8 @@ fn apply(config: &Config, route: &Route, asked: &Asked<'_>, draw: &mut impl FnMu
     let Some(chosen) = weighted(http, draw) else {
         return Decision::Answer { status: 404, body: String::new(), flag: "NR", service: None };
     };
-    let HttpRouteDestination { destination, headers: own_headers, .. } = &http.route[chosen];
-    let target = match endpoints(route.service(config, chosen), destination, asked) {
-        Ok(target) => target,
+    let forward = match forward(upstreams, chosen) {
+        Ok(forward) => forward,
         Err(decision) => return decision,
     };
     let share_of_all = http
@@ -315,67 +379,41 @@ fn apply(config: &Config, route: &Route, asked: &Asked<'_>, draw: &mut impl FnMu
             mirrors.push((Arc::clone(service), port.unwrap_or_else(|| default_port(service, asked.port))));
         }
     }
-    Decision::Forward(Box::new(Forward {
-        rewrite: http.rewrite.as_ref().map(|rewrite| rewritten(rewrite, http, asked)),
-        headers: http.headers.iter().chain(own_headers).cloned().collect(),
-        timeout: duration(&http.timeout),
-        retries: retries(http),
-        delay,
-        mirrors,
-        ..target
-    }))
+    let rewrite = http.rewrite.as_ref().map(|rewrite| rewritten(rewrite, http, asked));
+    Decision::Forward(Forward { rewrite, delay, mirrors, ..forward })
 }
 
-/// A service without rules.
-fn to_service(service: &Arc<Service>, asked: &Asked<'_>) -> Decision {
-    match endpoints(Some(service), &Destination::default(), asked) {
-        Ok(target) => Decision::Forward(Box::new(target)),
-        Err(decision) => decision,
-    }
-}
-
-/// The endpoints of a destination.
-fn endpoints(
+/// The upstream that a destination is, for a request to `asked_port`.
+fn upstream(
     service: Option<&Arc<Service>>,
     destination: &Destination,
-    asked: &Asked<'_>,
-) -> Result<Forward, Decision> {
-    let no_cluster = |service: Option<&Arc<Service>>| Decision::Answer {
-        status: 503,
-        body: String::new(),
-        flag: "NC",
-        service: service.cloned(),
-    };
-    let Some(service) = service else { return Err(no_cluster(None)) };
+    asked_port: u16,
+) -> Result<Upstream, NoCluster> {
+    let service = service.ok_or(None)?;
+    let no_cluster = || Some(Arc::clone(service));
     let port = match destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()) {
         Some(port) => port,
-        None => default_port(service, asked.port),
+        None => default_port(service, asked_port),
     };
-    let Some(all) = service.ports.get(&port) else { return Err(no_cluster(Some(service))) };
+    let all = service.ports.get(&port).ok_or_else(no_cluster)?;
     let rule = service.rule.as_ref();
     let (endpoints, own) = if destination.subset.is_empty() {
         (all, None)
     } else {
         let subset = rule.and_then(|rule| rule.subsets.get(&destination.subset));
-        let Some((subset, endpoints)) = subset.and_then(|subset| Some((subset, subset.ports.get(&port)?)))
-        else {
-            return Err(no_cluster(Some(service)));
-        };
-        (endpoints, subset.policy.clone())
+        let found = subset.and_then(|subset| Some((subset.ports.get(&port)?, subset.policy.clone())));
+        found.ok_or_else(no_cluster)?
     };
     let policy = own.or_else(|| rule.and_then(|rule| rule.policy.clone()));
-    Ok(Forward {
+    Ok(Upstream {
         service: Arc::clone(service),
         port,
         subset: destination.subset.clone(),
         endpoints: Arc::clone(endpoints),
         policy,
-        rewrite: None,
         headers: Vec::new(),
         timeout: None,
         retries: Retries::default(),
-        delay: None,
-        mirrors: Vec::new(),
     })
 }
 

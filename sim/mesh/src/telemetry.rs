@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::config::Named;
 use crate::workload::Workload;
 
 /// The unit of the duration histogram.
@@ -54,16 +55,16 @@ pub enum Reporter {
 }
 
 /// What tells one series from another.
-#[derive(Clone, Debug)]
-pub struct Series {
+#[derive(Clone, Copy, Debug)]
+pub struct Series<'a> {
     /// Which side counts.
     pub reporter: Reporter,
     /// The client.
-    pub source: Arc<Workload>,
+    pub source: &'a Arc<Workload>,
     /// The server.
-    pub destination: Arc<Workload>,
-    /// The service's full host, its name, its namespace.
-    pub service: (Arc<str>, Arc<str>, Arc<str>),
+    pub destination: &'a Arc<Workload>,
+    /// The service.
+    pub service: &'a Arc<Named>,
     /// The status; 0 if the client left.
     pub code: u16,
     /// Envoy's response flags, `-` without.
@@ -72,34 +73,18 @@ pub struct Series {
     pub mutual_tls: bool,
 }
 
-impl Series {
-    /// Whether it is made of the very same parts, which is quicker to see than whether it is equal.
-    fn is_made_of(&self, other: &Series) -> bool {
-        let Series { reporter, source, destination, service, code, flags, mutual_tls } = other;
-        self.code == *code
-            && self.reporter == *reporter
-            && self.mutual_tls == *mutual_tls
-            && std::ptr::eq(self.flags, *flags)
-            && Arc::ptr_eq(&self.destination, destination)
-            && Arc::ptr_eq(&self.source, source)
-            && Arc::ptr_eq(&self.service.0, &service.0)
-            && Arc::ptr_eq(&self.service.1, &service.1)
-            && Arc::ptr_eq(&self.service.2, &service.2)
-    }
-}
-
 /// The order of two series in what pages show of them, with short cuts: as a rule they are made of the same. What is not
 /// shown, such as a pod's other labels, tells no series from another: a page has no line twice.
-fn by_shown(one: &Series, other: &Series, telemetry: Telemetry) -> Ordering {
+fn by_shown(one: Series<'_>, other: Series<'_>, telemetry: Telemetry) -> Ordering {
     let workloads = |one: &Arc<Workload>, other: &Arc<Workload>| match Arc::ptr_eq(one, other) {
         true => Ordering::Equal,
         false => shown(one, telemetry).cmp(&shown(other, telemetry)),
     };
     (one.reporter, one.code, one.flags, one.mutual_tls)
         .cmp(&(other.reporter, other.code, other.flags, other.mutual_tls))
-        .then_with(|| workloads(&one.source, &other.source))
-        .then_with(|| workloads(&one.destination, &other.destination))
-        .then_with(|| one.service.cmp(&other.service))
+        .then_with(|| workloads(one.source, other.source))
+        .then_with(|| workloads(one.destination, other.destination))
+        .then_with(|| one.service.cmp(other.service))
 }
 
 /// What pages show of a workload.
@@ -115,11 +100,56 @@ fn canonical(workload: &Workload) -> &str {
     if name == "unknown" { &workload.name } else { name }
 }
 
-struct Counters {
+/// What a series is made of, and its counters.
+struct Counted {
+    reporter: Reporter,
+    source: Arc<Workload>,
+    destination: Arc<Workload>,
+    service: Arc<Named>,
+    code: u16,
+    flags: &'static str,
+    mutual_tls: bool,
     lines: Lines,
     buckets: Vec<u64>,
     count: u64,
     sum: f64,
+}
+
+impl Counted {
+    /// A series without requests.
+    fn new(series: Series<'_>, telemetry: Telemetry) -> Counted {
+        let Series { reporter, source, destination, service, code, flags, mutual_tls } = series;
+        Counted {
+            reporter,
+            source: Arc::clone(source),
+            destination: Arc::clone(destination),
+            service: Arc::clone(service),
+            code,
+            flags,
+            mutual_tls,
+            lines: Lines::new(&labels(series, telemetry), telemetry),
+            buckets: vec![0; telemetry.bounds().len()],
+            count: 0,
+            sum: 0.0,
+        }
+    }
+
+    fn series(&self) -> Series<'_> {
+        let Counted { reporter, source, destination, service, code, flags, mutual_tls, .. } = self;
+        let (reporter, code, mutual_tls) = (*reporter, *code, *mutual_tls);
+        Series { reporter, source, destination, service, code, flags, mutual_tls }
+    }
+
+    /// Whether it is of the very same parts, which is quicker to see than whether it is equal.
+    fn is_made_of(&self, series: Series<'_>) -> bool {
+        self.code == series.code
+            && self.reporter == series.reporter
+            && self.mutual_tls == series.mutual_tls
+            && std::ptr::eq(self.flags, series.flags)
+            && Arc::ptr_eq(&self.destination, series.destination)
+            && Arc::ptr_eq(&self.source, series.source)
+            && Arc::ptr_eq(&self.service, series.service)
+    }
 }
 
 /// The metrics of one proxy.
@@ -131,7 +161,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct All {
     /// In the order of the series.
-    series: Vec<(Series, Counters)>,
+    series: Vec<Counted>,
     /// How long the last page was.
     length: usize,
 }
@@ -143,7 +173,7 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn record(&self, series: Series, duration: Duration) {
+    pub fn record(&self, series: Series<'_>, duration: Duration) {
         let bounds = self.telemetry.bounds();
         let value = match self.telemetry {
             Telemetry::Seconds => duration.as_secs_f64(),
@@ -154,32 +184,30 @@ impl Metrics {
         };
         let mut all = self.all.lock().expect("no holder of this lock panics");
         let all = &mut all.series;
-        let place = all.iter().position(|(known, _)| known.is_made_of(&series)).unwrap_or_else(|| {
-            match all.binary_search_by(|(known, _)| by_shown(known, &series, self.telemetry)) {
+        let place = all.iter().position(|known| known.is_made_of(series)).unwrap_or_else(|| {
+            match all.binary_search_by(|known| by_shown(known.series(), series, self.telemetry)) {
                 Ok(place) => {
                     // Made of newer parts: those that come will be, too.
-                    all[place].0 = series;
+                    let known = &mut all[place];
+                    known.flags = series.flags;
+                    known.source = Arc::clone(series.source);
+                    known.destination = Arc::clone(series.destination);
+                    known.service = Arc::clone(series.service);
                     place
                 }
                 Err(place) => {
-                    let counters = Counters {
-                        lines: Lines::new(&labels(&series, self.telemetry), self.telemetry),
-                        buckets: vec![0; bounds.len()],
-                        count: 0,
-                        sum: 0.0,
-                    };
-                    all.insert(place, (series, counters));
+                    all.insert(place, Counted::new(series, self.telemetry));
                     place
                 }
             }
         });
-        let counters = &mut all[place].1;
+        let counted = &mut all[place];
         // Only the first bucket that takes the value: the page adds them up.
         if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
-            counters.buckets[bucket] += 1;
+            counted.buckets[bucket] += 1;
         }
-        counters.count += 1;
-        counters.sum += value;
+        counted.count += 1;
+        counted.sum += value;
     }
 
     /// The `/stats/prometheus` page.
@@ -192,13 +220,13 @@ impl Metrics {
         page
     }
 
-    fn write(&self, all: &[(Series, Counters)], page: &mut String) -> std::fmt::Result {
+    fn write(&self, all: &[Counted], page: &mut String) -> std::fmt::Result {
         page.push_str("# TYPE istio_requests_total counter\n");
-        for (_, counters) in all {
-            number(page, &counters.lines.requests, counters.count);
+        for counted in all {
+            number(page, &counted.lines.requests, counted.count);
         }
         writeln!(page, "# TYPE {} histogram", self.telemetry.duration())?;
-        for (_, Counters { lines, buckets, count, sum }) in all {
+        for Counted { lines, buckets, count, sum, .. } in all {
             let mut total = 0;
             for (line, in_bucket) in lines.buckets.iter().zip(buckets) {
                 total += in_bucket;
@@ -260,7 +288,7 @@ impl Lines {
     }
 }
 
-fn labels(series: &Series, telemetry: Telemetry) -> String {
+fn labels(series: Series<'_>, telemetry: Telemetry) -> String {
     let mut text = String::new();
     let reporter = match series.reporter {
         Reporter::Destination => "destination",
@@ -278,7 +306,7 @@ fn labels(series: &Series, telemetry: Telemetry) -> String {
             "unknown".to_owned()
         }
     };
-    let (source, destination) = (&series.source, &series.destination);
+    let (source, destination) = (series.source, series.destination);
     let mut add = |name: &str, value: &str| {
         let separator = if text.is_empty() { "" } else { "," };
         let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
@@ -298,9 +326,9 @@ fn labels(series: &Series, telemetry: Telemetry) -> String {
             add(&format!("{side}_cluster"), &workload.cluster);
         }
     }
-    add("destination_service", &series.service.0);
-    add("destination_service_name", &series.service.1);
-    add("destination_service_namespace", &series.service.2);
+    add("destination_service", &series.service.host);
+    add("destination_service_name", &series.service.name);
+    add("destination_service_namespace", &series.service.namespace);
     add("request_protocol", "http");
     add("response_code", &series.code.to_string());
     add("response_flags", series.flags);
@@ -316,6 +344,11 @@ fn labels(series: &Series, telemetry: Telemetry) -> String {
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> Arc<Named> {
+        let (name, namespace) = (name.to_owned(), "test".to_owned());
+        Arc::new(Named { host: format!("{name}.test.svc.cluster.local"), name, namespace })
+    }
+
     fn page(telemetry: Telemetry) -> String {
         let workload = |name: &str| {
             let labels = [("app".to_owned(), "podinfo".to_owned())].into();
@@ -325,13 +358,13 @@ mod tests {
         let series = Series {
             reporter: Reporter::Destination,
             source: Workload::unknown(),
-            destination: workload("podinfo"),
-            service: ("podinfo-canary.test.svc.cluster.local".into(), "podinfo-canary".into(), "test".into()),
+            destination: &workload("podinfo"),
+            service: &named("podinfo-canary"),
             code: 200,
             flags: "-",
             mutual_tls: false,
         };
-        metrics.record(series.clone(), Duration::from_micros(4_700));
+        metrics.record(series, Duration::from_micros(4_700));
         metrics.record(series, Duration::from_secs(20));
         metrics.page()
     }
@@ -352,8 +385,8 @@ mod tests {
                 let series = Series {
                     reporter: Reporter::Source,
                     source: Workload::unknown(),
-                    destination: workload(cluster, hash),
-                    service: ("podinfo.test".into(), "podinfo".into(), "test".into()),
+                    destination: &workload(cluster, hash),
+                    service: &named("podinfo"),
                     code: 200,
                     flags: "-",
                     mutual_tls: false,

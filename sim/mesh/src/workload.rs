@@ -59,10 +59,10 @@ impl Workload {
     }
 
     /// Nobody that the mesh knows.
-    pub fn unknown() -> Arc<Workload> {
+    pub fn unknown() -> &'static Arc<Workload> {
         static UNKNOWN: OnceLock<Arc<Workload>> = OnceLock::new();
         let unknown = || "unknown".to_owned();
-        Arc::clone(UNKNOWN.get_or_init(|| {
+        UNKNOWN.get_or_init(|| {
             Arc::new(Workload {
                 cluster: unknown(),
                 namespace: unknown(),
@@ -72,7 +72,7 @@ impl Workload {
                 account: unknown(),
                 labels: BTreeMap::new(),
             })
-        }))
+        })
     }
 }
 

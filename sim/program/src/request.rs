@@ -110,8 +110,8 @@ impl Request {
 
     /// The same request, with which a proxy tells its peer this: in Envoy, headers and the client certificate.
     #[must_use]
-    pub fn from_proxy<T: Any + Send + Sync>(mut self, told: T) -> Request {
-        self.from_proxy = Some(Arc::new(told));
+    pub fn from_proxy<T: Any + Send + Sync>(mut self, told: Arc<T>) -> Request {
+        self.from_proxy = Some(told);
         self
     }
 
