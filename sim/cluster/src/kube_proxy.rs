@@ -23,20 +23,20 @@ type Key = (String, String);
 #[derive(Default)]
 pub(crate) struct Services {
     sources: Mutex<Option<Arc<Sources>>>,
-    changes: Arc<Mutex<Changes>>,
-    table: Mutex<Arc<Table>>,
+    known: Arc<Mutex<Known>>,
 }
 
-/// What has changed since the table was last asked for.
+/// The table as it was when it was last asked for, and what has changed since.
 #[derive(Default)]
-struct Changes {
+struct Known {
+    table: Arc<Table>,
     /// Services whose entries are out of date.
     stale: BTreeSet<Key>,
     /// Each Service's slices by name.
     slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
 }
 
-impl Changes {
+impl Known {
     fn see_slice(&mut self, change: &Change<'_, EndpointSlice>) {
         let (old, new) = match change {
             Change::Applied { old, new } => (*old, Some(*new)),
@@ -69,7 +69,7 @@ impl Services {
     /// Watches a cluster's API from now on.
     pub(crate) async fn start(&self, client: &Client, clock: Clock, tasks: &Tasks) {
         let config = Selection::default;
-        let (a, b, c) = (Arc::clone(&self.changes), Arc::clone(&self.changes), Arc::clone(&self.changes));
+        let (a, b, c) = (Arc::clone(&self.known), Arc::clone(&self.known), Arc::clone(&self.known));
         let sources = Sources {
             services: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
                 lock(&a).stale.insert(key_of(change.object().as_ref()));
@@ -88,19 +88,19 @@ impl Services {
 
     /// The tables as of now.
     pub(crate) fn table(&self) -> Arc<Table> {
-        let mut table = lock(&self.table);
-        let mut changes = lock(&self.changes);
-        if !changes.stale.is_empty()
+        let mut known = lock(&self.known);
+        let Known { table, stale, slices } = &mut *known;
+        if !stale.is_empty()
             && let Some(sources) = lock(&self.sources).clone()
         {
-            let table = Arc::make_mut(&mut table);
-            for key in std::mem::take(&mut changes.stale) {
+            let table = Arc::make_mut(table);
+            for key in std::mem::take(stale) {
                 let slices: Vec<_> =
-                    changes.slices.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
+                    slices.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
                 table.renew(&sources, key, &slices);
             }
         }
-        Arc::clone(&table)
+        Arc::clone(table)
     }
 }
 

@@ -81,8 +81,14 @@ pub(crate) struct PodEnd {
     pub cluster: Arc<str>,
     pub ip: IpAddr,
     clock: Clock,
-    listeners: Mutex<BTreeMap<u16, Arc<Listener>>>,
-    capture: Mutex<Option<Capture>>,
+    ports: Mutex<Ports>,
+}
+
+/// Who takes the requests to a pod, and those that it sends.
+#[derive(Default)]
+struct Ports {
+    listeners: BTreeMap<u16, Arc<Listener>>,
+    capture: Option<Capture>,
 }
 
 /// A process of a pod, as the network sees it: with it end its listeners, its proxying and the requests that it has not
@@ -101,16 +107,18 @@ impl Process {
 
     /// An answer that this process gives at an address; it may end first.
     fn answers(self: &Arc<Self>, clock: Clock, at: SocketAddr, started: Duration, reply: Reply) -> Reply {
-        let process = Arc::clone(self);
         match reply {
-            Reply::Now(_) => reply.map(move |result| process.sends(&clock, at, started, result)),
-            Reply::Later(answer) => Reply::later(async move {
-                let result = tokio::select! { biased;
-                    answer = answer => answer,
-                    () = process.over.requested() => Err(DialError::Reset(at.to_string())),
-                };
-                process.sends(&clock, at, started, result)
-            }),
+            Reply::Now(result) => Reply::Now(result.map(|result| self.sends(&clock, at, started, result))),
+            Reply::Later(answer) => {
+                let process = Arc::clone(self);
+                Reply::later(async move {
+                    let result = tokio::select! { biased;
+                        answer = answer => answer,
+                        () = process.over.requested() => Err(DialError::Reset(at.to_string())),
+                    };
+                    process.sends(&clock, at, started, result)
+                })
+            }
         }
     }
 
@@ -217,13 +225,7 @@ impl Wire {
         namespace: &str,
         draws: Rng,
     ) -> PodNetwork {
-        let end = Arc::new(PodEnd {
-            cluster,
-            ip,
-            clock: self.0.clock,
-            listeners: Mutex::default(),
-            capture: Mutex::default(),
-        });
+        let end = Arc::new(PodEnd { cluster, ip, clock: self.0.clock, ports: Mutex::default() });
         self.state().pods.insert(number(ip), Arc::clone(&end));
         let link =
             Link { wire: self.clone(), net, namespace: namespace.to_owned(), end, draws: Mutex::new(draws) };
@@ -344,7 +346,7 @@ fn address_of_pools(number: u32, pools: &[[u8; 3]], beyond: [u8; 2]) -> IpAddr {
 impl PodEnd {
     /// What listens on a port, past the pod's proxy.
     pub(crate) fn listener(&self, port: u16) -> Option<Arc<dyn Handler>> {
-        let listener = lock(&self.listeners).get(&port).cloned();
+        let listener = lock(&self.ports).listeners.get(&port).cloned();
         listener.map(|listener| -> Arc<dyn Handler> { listener })
     }
 
@@ -358,9 +360,12 @@ impl PodEnd {
 
     /// Delivers a request from the network.
     fn deliver(&self, port: u16, request: Request) -> Reply {
-        let capture = lock(&self.capture).clone();
+        let (listener, capture) = {
+            let ports = lock(&self.ports);
+            (ports.listeners.get(&port).cloned(), ports.capture.clone())
+        };
         // Without a listener there is nothing that a proxy could pass the request to.
-        let Some(listener) = self.listener(port) else { return self.refused(port).into() };
+        let Some(listener) = listener else { return self.refused(port).into() };
         let Some(Capture { proxy, process }) = capture else { return listener.handle(request) };
         if process.over.is_requested() {
             return self.refused(port).into();
@@ -406,15 +411,14 @@ impl PodNetwork {
     pub(crate) fn end_process(&self) {
         self.process.end(&self.link.wire.0.endings);
         let ended = |listener: &Arc<Listener>| Arc::ptr_eq(&listener.process, &self.process);
-        lock(&self.link.end.listeners).retain(|_, listener| !ended(listener));
+        lock(&self.link.end.ports).listeners.retain(|_, listener| !ended(listener));
     }
 
     /// Takes the pod off the network; requests that it has not answered fail.
     pub(crate) fn close(&self) {
         let end = &self.link.end;
         self.link.wire.state().pods.remove(&number(end.ip));
-        let listeners = std::mem::take(&mut *lock(&end.listeners));
-        let capture = lock(&end.capture).take();
+        let Ports { listeners, capture } = std::mem::take(&mut *lock(&end.ports));
         let processes = listeners.values().map(|listener| &listener.process);
         for process in processes.chain(capture.as_ref().map(|capture| &capture.process)) {
             process.end(&self.link.wire.0.endings);
@@ -485,7 +489,7 @@ impl Link {
         })
     }
 
-    fn dial(&self, to: SocketAddr, request: Request) -> Reply {
+    fn dial(self: &Arc<Self>, to: SocketAddr, request: Request) -> Reply {
         if is_localhost(to.ip()) {
             return self.end.serve(to.port(), request);
         }
@@ -507,14 +511,9 @@ impl Link {
             }
         };
         let started = self.wire.0.clock.elapsed();
-        let passage = Passage {
-            wire: self.wire.clone(),
-            between: (Arc::clone(&self.end.cluster), Arc::clone(&end.cluster)),
-            to,
-            started,
-            way,
-        };
-        match end.deliver(port, request) {
+        let reply = end.deliver(port, request);
+        let passage = Passage { link: Arc::clone(self), end, to, started, way };
+        match reply {
             Reply::Now(result) => Reply::Now(result.map(|result| passage.bring(result))),
             Reply::Later(answer) => Reply::later(async move { passage.bring(answer.await) }),
         }
@@ -523,9 +522,11 @@ impl Link {
 
 /// The way of a response between two pods.
 struct Passage {
-    wire: Wire,
-    /// The clusters of who asked and of who answers.
-    between: (Arc<str>, Arc<str>),
+    /// Who asked.
+    link: Arc<Link>,
+    /// Who answers.
+    end: Arc<PodEnd>,
+    /// The address that was asked.
     to: SocketAddr,
     started: Duration,
     way: Duration,
@@ -534,7 +535,7 @@ struct Passage {
 impl Passage {
     fn bring(self, result: Result<Response, DialError>) -> Result<Response, DialError> {
         let mut response = result?;
-        response.pass(&self.wire.0.clock, self.started, self.way);
+        response.pass(&self.end.clock, self.started, self.way);
         response.then(self);
         Ok(response)
     }
@@ -542,7 +543,7 @@ impl Passage {
 
 impl Stage for Passage {
     fn done(&mut self, _: &Response) -> Result<(), Lost> {
-        match self.wire.way(&self.between.0, &self.between.1) {
+        match self.link.wire.way(&self.link.end.cluster, &self.end.cluster) {
             Some(_) => Ok(()),
             // Cut meanwhile: the answer is lost on its way.
             None => Err(Lost { after: DIAL_TIMEOUT, error: DialError::Unreachable(self.to.to_string()) }),
@@ -584,9 +585,9 @@ impl Network for PodNetwork {
             // A pod reaches its own address past its proxy.
             return self.link.end.serve(port, request);
         }
-        let capture = lock(&self.link.end.capture).clone();
         // The proxy's own requests are not redirected to it.
-        let capture = capture.filter(|capture| !Arc::ptr_eq(&capture.process, &self.process));
+        let is_other = |capture: &&Capture| !Arc::ptr_eq(&capture.process, &self.process);
+        let capture = lock(&self.link.end.ports).capture.as_ref().filter(is_other).cloned();
         if let Some(Capture { proxy, process }) = capture {
             let at = SocketAddr::new(self.local_ip(), port);
             if process.over.is_requested() {
@@ -620,7 +621,7 @@ impl Network for PodNetwork {
 
     fn listen(&self, port: u16, handler: Arc<dyn Handler>) -> Result<Listening, ListenError> {
         let end = &self.link.end;
-        let mut listeners = lock(&end.listeners);
+        let listeners = &mut lock(&end.ports).listeners;
         if self.process.over.is_requested() || listeners.contains_key(&port) {
             return Err(ListenError { port });
         }
@@ -635,7 +636,7 @@ impl Network for PodNetwork {
     }
 
     fn capture(&self, proxy: Arc<dyn Proxy>) {
-        *lock(&self.link.end.capture) = Some(Capture { proxy, process: Arc::clone(&self.process) });
+        lock(&self.link.end.ports).capture = Some(Capture { proxy, process: Arc::clone(&self.process) });
     }
 }
 
@@ -647,7 +648,7 @@ struct ClosePort {
 
 impl Drop for ClosePort {
     fn drop(&mut self) {
-        let mut listeners = lock(&self.end.listeners);
+        let listeners = &mut lock(&self.end.ports).listeners;
         // The port may be another process's by now.
         if listeners.get(&self.port).is_some_and(|listener| Arc::ptr_eq(listener, &self.listener)) {
             listeners.remove(&self.port);

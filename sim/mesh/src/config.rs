@@ -241,7 +241,8 @@ impl Config {
                 let endpoints = entry.ports.entry(port.port).or_default();
                 endpoints.extend(port.endpoints.iter().map(|address| Endpoint {
                     address: *address,
-                    workload: sources.workloads.get(&address.ip()).unwrap_or_else(|| Workload::unknown()).clone(),
+                    workload:
+                        sources.workloads.get(&address.ip()).unwrap_or_else(|| Workload::unknown()).clone(),
                 }));
             }
         }

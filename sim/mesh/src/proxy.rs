@@ -618,11 +618,7 @@ impl Outbound {
     }
 
     /// Headers and time of an answer as the client gets it.
-    fn pass_on(
-        &mut self,
-        answerer: Answerer,
-        (mut response, flag): (Response, &'static str),
-    ) -> Response {
+    fn pass_on(&mut self, answerer: Answerer, (mut response, flag): (Response, &'static str)) -> Response {
         for headers in &self.cluster.upstream.headers {
             if headers.response.is_some() {
                 route::change_headers(response.headers_mut(), headers.response.as_ref());

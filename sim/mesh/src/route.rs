@@ -212,12 +212,9 @@ pub fn follow(
 fn forward(upstreams: &[Result<Upstream, NoCluster>], upstream: usize) -> Result<Forward, Decision> {
     match &upstreams[upstream] {
         Ok(_) => Ok(Forward { upstream, rewrite: None, delay: None, mirrors: Vec::new() }),
-        Err(service) => Err(Decision::Answer {
-            status: 503,
-            body: String::new(),
-            flag: "NC",
-            service: service.clone(),
-        }),
+        Err(service) => {
+            Err(Decision::Answer { status: 503, body: String::new(), flag: "NC", service: service.clone() })
+        }
     }
 }
 

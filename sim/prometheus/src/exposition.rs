@@ -22,22 +22,23 @@ pub(crate) struct Page<'a>(pub &'a [u8]);
 
 impl<'a> Page<'a> {
     /// The next line that is a sample. Pages are long, and most repeat the last one but for the values: the line is quickly
-    /// read if its series is the `likely` one.
+    /// read if its series is the `likely` one, the text of one that came before.
     ///
     /// # Errors
     /// Why it is no sample.
     pub(crate) fn next(&mut self, likely: &str) -> Option<Result<Sample<'a>, String>> {
         while !self.0.is_empty() {
+            if !likely.is_empty()
+                && let Some(rest) = self.0.strip_prefix(likely.as_bytes())
+                && let Some(rest) = rest.strip_prefix(b" ")
+                && let Some((value, rest)) = whole(rest)
+            {
+                self.0 = rest;
+                return Some(Ok(Sample::Likely(value)));
+            }
             let end = memchr::memchr(b'\n', self.0).unwrap_or(self.0.len());
             let (text, rest) = self.0.split_at(end);
             self.0 = rest.get(1..).unwrap_or_default();
-            if !likely.is_empty()
-                && let Some(value) =
-                    text.strip_prefix(likely.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
-                && let Some(value) = whole(value)
-            {
-                return Some(Ok(Sample::Likely(value)));
-            }
             let text = text.trim_ascii();
             if !text.is_empty() && text[0] != b'#' {
                 let text = std::str::from_utf8(text).map_err(|_| "the page is not UTF-8".to_owned());
@@ -48,13 +49,16 @@ impl<'a> Page<'a> {
     }
 }
 
-/// A whole number of which a float loses nothing.
-fn whole(digits: &[u8]) -> Option<f64> {
-    if !(1..=15).contains(&digits.len()) {
+/// A whole number of which a float loses nothing, that ends the line, and what follows.
+fn whole(text: &[u8]) -> Option<(f64, &[u8])> {
+    let digits = text.iter().take(16).take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=15).contains(&digits) {
         return None;
     }
-    let add = |sum: u64, digit: &u8| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0'));
-    digits.iter().try_fold(0, add).map(|sum| sum as f64)
+    let (digits, rest) = text.split_at(digits);
+    let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"\n")? };
+    let number = digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0'));
+    Some((number as f64, rest))
 }
 
 fn line(text: &str) -> Result<Line<'_>, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Timestamp;
-use program::{Context, Tasks};
+use program::{Context, Request, Tasks};
 use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
 
 use crate::config::{Config, Job, Kubernetes};
@@ -54,8 +54,11 @@ struct Running {
     target: Arc<Target>,
     tasks: Tasks,
     series: Arc<Mutex<Known>>,
-    last: Option<LastScrape>,
+    last: Last,
 }
+
+/// How a target's last scrape went, once there was one.
+type Last = Arc<Mutex<Option<LastScrape>>>;
 
 /// What became of discovered labels the last time: most are there the next time, too.
 #[derive(Default)]
@@ -102,7 +105,8 @@ impl Targets {
     /// All targets, in order, and how their last scrapes went.
     pub(crate) fn list(&self) -> Vec<(Arc<Target>, Option<LastScrape>)> {
         let state = self.lock();
-        state.running.values().map(|running| (Arc::clone(&running.target), running.last.clone())).collect()
+        let last = |last: &Last| last.lock().expect("no holder of this lock panics").clone();
+        state.running.values().map(|running| (Arc::clone(&running.target), last(&running.last))).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -169,15 +173,16 @@ impl Targets {
             }
             let tasks = Tasks::default();
             let series: Arc<Mutex<Known>> = Arc::default();
+            let last = Last::default();
             let scraper = Scraper {
                 context: context.clone(),
-                targets: self.clone(),
                 target: Arc::clone(&target),
                 series: Arc::clone(&series),
+                last: Arc::clone(&last),
                 storage: Arc::clone(storage),
             };
             tasks.spawn(scraper.run());
-            running.insert(identity, Running { target, tasks, series, last: None });
+            running.insert(identity, Running { target, tasks, series, last });
         }
     }
 
@@ -222,9 +227,9 @@ fn target(job: &Arc<Job>, discovered: Draft) -> Option<Target> {
 
 struct Scraper {
     context: Context,
-    targets: Targets,
     target: Arc<Target>,
     series: Arc<Mutex<Known>>,
+    last: Last,
     storage: Shared,
 }
 
@@ -244,33 +249,31 @@ impl Scraper {
         let into = now % interval.as_nanos().max(1);
         let wait = (spread + interval.as_nanos() - into) % interval.as_nanos().max(1);
         let mut due = clock.elapsed() + Duration::from_nanos(u64::try_from(wait).unwrap_or(0));
+        let request = http::Request::get(&self.target.identity.url)
+            .header(http::header::ACCEPT, "text/plain;version=0.0.4;q=1,*/*;q=0.1")
+            .header(http::header::USER_AGENT, "Prometheus")
+            .body(Bytes::new());
+        let request = request.map(Request::from).map_err(|error| error.to_string());
         loop {
             clock.sleep_until_elapsed(due).await;
             let at = clock.now();
-            let (result, took) = self.fetch().await;
+            let (result, took) = match &request {
+                Ok(request) => self.fetch(request.clone()).await,
+                Err(error) => (Err(error.clone()), Duration::ZERO),
+            };
             let error = self.take(at, took, result);
-            if let Some(running) = self.targets.lock().running.get_mut(&self.target.identity) {
-                running.last = Some(LastScrape { at, took, error });
-            }
+            *self.last.lock().expect("no holder of this lock panics") = Some(LastScrape { at, took, error });
             while due <= clock.elapsed() {
                 due += interval;
             }
         }
     }
 
-    async fn fetch(&self) -> (Result<Bytes, String>, Duration) {
+    async fn fetch(&self, request: Request) -> (Result<Bytes, String>, Duration) {
         let clock = self.context.clock;
-        let request = http::Request::get(&self.target.identity.url)
-            .header(http::header::ACCEPT, "text/plain;version=0.0.4;q=1,*/*;q=0.1")
-            .header(http::header::USER_AGENT, "Prometheus")
-            .body(Bytes::new());
-        let request = match request {
-            Ok(request) => request,
-            Err(error) => return (Err(error.to_string()), Duration::ZERO),
-        };
         let started = clock.elapsed();
         let get = |error: &str| format!("Get {:?}: {error}", self.target.identity.url);
-        match self.context.network.send_within(self.target.job.timeout, request.into()).await {
+        match self.context.network.send_within(self.target.job.timeout, request).await {
             Err(_) => (Err(get("context deadline exceeded")), self.target.job.timeout),
             Ok(Err(error)) => (Err(get(&error.to_string())), clock.elapsed() - started),
             Ok(Ok(response)) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::hash::FixedState;
 use crate::labels::Labels;
@@ -96,8 +96,8 @@ pub struct Storage {
     /// By reference; `None` where a series was trimmed away.
     slots: Vec<Option<Series>>,
     by_labels: IndexMap<Labels, u32, FixedState>,
+    /// Postings by label name. All series share its names and values.
     index: IndexMap<Arc<str>, Postings, FixedState>,
-    symbols: IndexSet<Arc<str>, FixedState>,
     samples: u64,
 }
 
@@ -119,16 +119,16 @@ impl Storage {
             return SeriesRef(*slot);
         }
         let slot = u32::try_from(self.slots.len()).expect("fewer than four billion series");
-        let pairs = labels
-            .pairs()
-            .iter()
-            .map(|(name, value)| (self.symbol(name), self.symbol(value)))
-            .collect::<Vec<_>>();
-        for (name, value) in &pairs {
-            let postings = self.index.entry(Arc::clone(name)).or_default();
-            postings.entry(Arc::clone(value)).or_default().push(slot);
-        }
-        let labels = Labels::from_sorted(pairs);
+        let index = &mut self.index;
+        let pairs = labels.pairs().iter().map(|(name, value)| {
+            let named = index.entry(Arc::clone(name));
+            let name = Arc::clone(named.key());
+            let with_value = named.or_default().entry(Arc::clone(value));
+            let value = Arc::clone(with_value.key());
+            with_value.or_default().push(slot);
+            (name, value)
+        });
+        let labels = Labels::from_sorted(pairs.collect());
         self.by_labels.insert(labels.clone(), slot);
         self.slots.push(Some(Series {
             labels,
@@ -138,14 +138,6 @@ impl Storage {
             nameless: OnceLock::new(),
         }));
         SeriesRef(slot)
-    }
-
-    fn symbol(&mut self, text: &Arc<str>) -> Arc<str> {
-        if let Some(symbol) = self.symbols.get(text) {
-            return Arc::clone(symbol);
-        }
-        self.symbols.insert(Arc::clone(text));
-        Arc::clone(text)
     }
 
     /// Appends a sample at a time in milliseconds since the Unix epoch. The same sample twice is no error.
@@ -216,12 +208,6 @@ impl Storage {
                 });
                 !postings.is_empty()
             });
-            let by_labels = &self.by_labels;
-            self.symbols = by_labels
-                .keys()
-                .flat_map(|labels| labels.pairs().iter().flat_map(|(name, value)| [name, value]))
-                .map(Arc::clone)
-                .collect();
         }
     }
 
@@ -310,7 +296,7 @@ impl Storage {
         }
         let mut found = found.unwrap_or_else(|| self.by_labels.values().copied().collect());
         for matcher in rest {
-            // The verdict depends on the value alone, and values are interned: ask once per value.
+            // The verdict depends on the value alone, and series share a label's values: ask once per value.
             let mut verdicts: Vec<(*const u8, bool)> = Vec::new();
             let absent = matcher.matches("");
             found.retain(|slot| match self.slot(*slot).labels.value(&matcher.name) {

@@ -133,6 +133,9 @@ impl Shared {
         let mut is_stopped = false;
         loop {
             let now = self.clock.elapsed();
+            if !is_stopped && self.stop.is_asked() {
+                (due, is_stopped) = (None, true);
+            }
             if endings.count() > ended {
                 ended = endings.count();
                 ending.set(endings.more_than(ended));
@@ -159,9 +162,10 @@ impl Shared {
             if next.is_none() && waiting.is_empty() {
                 return;
             }
+            // It is time as a rule: nothing else is looked at then.
             tokio::select! { biased;
-                () = &mut stop, if !is_stopped => (due, is_stopped) = (None, true),
                 () = self.reach(next), if next.is_some() => {}
+                () = &mut stop, if !is_stopped => {}
                 () = &mut ending, if !flights.is_empty() => {}
                 Some(()) = waiting.next(), if !waiting.is_empty() => {}
             }
@@ -244,7 +248,7 @@ impl Shared {
 /// Requests whose answers are on their way, by when they go on, and by number.
 #[derive(Default)]
 struct Flights {
-    all: BTreeMap<(Duration, u64), Flight>,
+    all: BTreeMap<(Duration, u64), Box<Flight>>,
     added: u64,
 }
 
@@ -273,14 +277,14 @@ impl Flights {
         match result.map(Arrival::of) {
             Ok(arrival) => {
                 self.added += 1;
-                self.take(client, self.added, Flight { arrival, sent });
+                self.take(client, self.added, Box::new(Flight { arrival, sent }));
             }
             Err(error) => _ = client.ended(sent, Ok(Err(error))),
         }
     }
 
     /// Takes a flight as far as it is time for, and keeps it until it goes on.
-    fn take(&mut self, client: &Shared, number: u64, mut flight: Flight) {
+    fn take(&mut self, client: &Shared, number: u64, mut flight: Box<Flight>) {
         let deadline = clock::tick(flight.sent + client.timeout);
         match flight.arrival.advance(&client.clock).map(clock::tick) {
             None => _ = client.ended(flight.sent, Ok(flight.arrival.result())),
