@@ -16,7 +16,7 @@ pub(crate) fn lookup(
     host: &str,
     pick: impl Fn(usize) -> usize,
 ) -> Option<Result<IpAddr, String>> {
-    Some(addresses(table, namespace, host)?.map(|found| match found.as_slice() {
+    Some(addresses(table, namespace, host)?.map(|found| match &*found {
         [only] => *only,
         several => several[pick(several.len())],
     }))
@@ -26,7 +26,11 @@ pub(crate) fn lookup(
 /// `web.test.svc.cluster.local`, each with a pod's hostname before it; several for a headless Service, never none. The
 /// outer `None` is no such Service, or a headless one without pods, the inner error an ExternalName that leads out of
 /// the cluster.
-pub(crate) fn addresses(table: &Table, namespace: &str, host: &str) -> Option<Result<Vec<IpAddr>, String>> {
+pub(crate) fn addresses<'a>(
+    table: &'a Table,
+    namespace: &str,
+    host: &str,
+) -> Option<Result<Cow<'a, [IpAddr]>, String>> {
     let mut name = Cow::Borrowed(host.trim_end_matches('.'));
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         name = Cow::Owned(name.to_ascii_lowercase());
@@ -36,11 +40,12 @@ pub(crate) fn addresses(table: &Table, namespace: &str, host: &str) -> Option<Re
             return (alias > 0).then(|| Err(name.into_owned()));
         };
         match found {
-            Found::Pod(ip) => return Some(Ok(vec![ip])),
+            Found::Pod(ip) => return Some(Ok(vec![ip].into())),
             Found::Service(entry) => match (&entry.external_name, entry.cluster_ip) {
                 (Some(target), _) => name = Cow::Owned(target.trim_end_matches('.').to_owned()),
-                (None, Some(ip)) => return Some(Ok(vec![ip])),
-                (None, None) => return (!entry.addresses.is_empty()).then(|| Ok(entry.addresses.clone())),
+                (None, None) if entry.addresses.is_empty() => return None,
+                (None, None) => return Some(Ok(entry.addresses.as_slice().into())),
+                (None, Some(_)) => return Some(Ok(entry.cluster_ip.as_slice().into())),
             },
         }
     }

@@ -266,7 +266,7 @@ impl Wire {
         let public =
             |host: &str| self.state().hosts.get(host.trim_end_matches('.')).copied().into_iter().collect();
         match dns::addresses(&table, namespace, host) {
-            Some(Ok(found)) => found,
+            Some(Ok(found)) => found.into_owned(),
             Some(Err(alias)) => public(&alias),
             None => public(host),
         }

@@ -234,7 +234,8 @@ impl Response {
 
     fn push(&mut self, part: Ahead) {
         if self.0.ahead.capacity() == 0 {
-            self.0.ahead.reserve_exact(8);
+            // Enough for a gateway and a sidecar.
+            self.0.ahead.reserve_exact(12);
         }
         self.0.ahead.push(part);
     }

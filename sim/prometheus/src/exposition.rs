@@ -31,7 +31,7 @@ impl<'a> Page<'a> {
             if !likely.is_empty()
                 && let Some(rest) = self.0.strip_prefix(likely.as_bytes())
                 && let Some(rest) = rest.strip_prefix(b" ")
-                && let Some((value, rest)) = whole(rest)
+                && let Some((value, rest)) = whole(rest).or_else(|| float(rest))
             {
                 self.0 = rest;
                 return Some(Ok(Sample::Likely(value)));
@@ -59,6 +59,15 @@ fn whole(text: &[u8]) -> Option<(f64, &[u8])> {
     let rest = if rest.is_empty() { rest } else { rest.strip_prefix(b"\n")? };
     let number = digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0'));
     Some((number as f64, rest))
+}
+
+/// A number alone that ends the line, and what follows.
+fn float(text: &[u8]) -> Option<(f64, &[u8])> {
+    let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+    let number = std::str::from_utf8(&text[..end]).ok()?;
+    let is_alone = !number.bytes().any(|byte| byte.is_ascii_whitespace());
+    let value = is_alone.then(|| promql::parse_float(number)).flatten()?;
+    Some((value, text.get(end + 1..).unwrap_or_default()))
 }
 
 fn line(text: &str) -> Result<Line<'_>, String> {
@@ -161,9 +170,10 @@ mod tests {
         assert_eq!(read(&page[..page.len() - 6], "b"), read(&page[..page.len() - 6], ""));
         assert!(read("a{x=\"1\" 2", "").is_err());
         assert!(read("a b", "a").is_err() && read("a b", "").is_err());
-        let short = |likely| read("\n a 1 \r\nab 2\na 12\na  3 4\na 123456789012345678", likely);
+        let short =
+            |likely| read("\n a 1 \r\nab 2\na 12\na  3 4\na 4.5\na 5.5 6\na 123456789012345678", likely);
         assert_eq!(short("a"), short(""));
         let values: Vec<f64> = short("a").unwrap().iter().map(|line| line.value).collect();
-        assert_eq!(values, [1.0, 2.0, 12.0, 3.0, 123_456_789_012_345_680.0]);
+        assert_eq!(values, [1.0, 2.0, 12.0, 3.0, 4.5, 5.5, 123_456_789_012_345_680.0]);
     }
 }

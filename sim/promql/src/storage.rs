@@ -157,8 +157,9 @@ impl Storage {
             }
         }
         if series.times.len() == series.times.capacity() {
-            // Steps of a quarter, not doubling: many series, and memory counts.
-            let more = (series.times.len() / 4).max(8);
+            // Steps of a quarter, not doubling, once a series is longer: many series, and memory counts.
+            let length = series.times.len();
+            let more = if length < 64 { length.max(8) } else { length / 4 };
             series.times.reserve_exact(more);
             series.values.reserve_exact(more);
         }
