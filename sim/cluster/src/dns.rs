@@ -9,19 +9,6 @@ const CLUSTER_DOMAIN: &str = ".svc.cluster.local";
 /// How long a chain of ExternalNames may be.
 const ALIASES_MAX: usize = 8;
 
-/// Looks a name up as a pod of `namespace` does, and takes one of its addresses, which `pick` chooses.
-pub(crate) fn lookup(
-    table: &Table,
-    namespace: &str,
-    host: &str,
-    pick: impl Fn(usize) -> usize,
-) -> Option<Result<IpAddr, String>> {
-    Some(addresses(table, namespace, host)?.map(|found| match &*found {
-        [only] => *only,
-        several => several[pick(several.len())],
-    }))
-}
-
 /// All addresses of a name as a pod of `namespace` sees it: `web`, `web.test`, `web.test.svc`,
 /// `web.test.svc.cluster.local`, each with a pod's hostname before it; several for a headless Service, never none. The
 /// outer `None` is no such Service, or a headless one without pods, the inner error an ExternalName that leads out of
@@ -101,19 +88,20 @@ mod tests {
             ("own", "far", alias("example.com")),
             ("own", "loop", alias("loop.own.svc")),
         ]);
-        let check = |host: &str, expected: Option<Result<[u8; 4], &str>>| {
-            let found = lookup(&table, "own", host, |count| count - 1);
-            let expected = expected.map(|expected| expected.map(IpAddr::from).map_err(str::to_owned));
+        let check = |host: &str, expected: Option<Result<&[[u8; 4]], &str>>| {
+            let found = addresses(&table, "own", host).map(|found| found.map(Cow::into_owned));
+            let addresses = |ips: &[[u8; 4]]| ips.iter().copied().map(IpAddr::from).collect();
+            let expected = expected.map(|expected| expected.map(addresses).map_err(str::to_owned));
             assert_eq!(found, expected, "{host}");
         };
-        check("web", Some(Ok([10, 96, 0, 2])));
-        check("web.test", Some(Ok([10, 96, 0, 1])));
-        check("Web.test.svc", Some(Ok([10, 96, 0, 1])));
-        check("web.test.svc.cluster.local.", Some(Ok([10, 96, 0, 1])));
-        check("db", Some(Ok([10, 16, 0, 8])));
-        check("db-0.db", Some(Ok([10, 16, 0, 7])));
-        check("db-0.db.own.svc.cluster.local", Some(Ok([10, 16, 0, 7])));
-        check("near", Some(Ok([10, 96, 0, 1])));
+        check("web", Some(Ok(&[[10, 96, 0, 2]])));
+        check("web.test", Some(Ok(&[[10, 96, 0, 1]])));
+        check("Web.test.svc", Some(Ok(&[[10, 96, 0, 1]])));
+        check("web.test.svc.cluster.local.", Some(Ok(&[[10, 96, 0, 1]])));
+        check("db", Some(Ok(&[[10, 16, 0, 7], [10, 16, 0, 8]])));
+        check("db-0.db", Some(Ok(&[[10, 16, 0, 7]])));
+        check("db-0.db.own.svc.cluster.local", Some(Ok(&[[10, 16, 0, 7]])));
+        check("near", Some(Ok(&[[10, 96, 0, 1]])));
         check("far", Some(Err("example.com")));
         for unknown in ["empty", "loop", "other", "web.other", "web.svc", "app.istio.example.com"] {
             check(unknown, None);

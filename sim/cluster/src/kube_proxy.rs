@@ -94,6 +94,7 @@ impl Services {
             && let Some(sources) = lock(&self.sources).clone()
         {
             let table = Arc::make_mut(table);
+            table.version += 1;
             for key in std::mem::take(stale) {
                 let slices: Vec<_> =
                     slices.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
@@ -151,6 +152,8 @@ impl ServiceEntry {
 /// All Services of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
+    /// How often it has changed.
+    pub version: u64,
     /// By namespace, then by name.
     by_name: BTreeMap<String, BTreeMap<String, Arc<ServiceEntry>>>,
     /// By address, as a number.

@@ -227,8 +227,8 @@ impl Wire {
     ) -> PodNetwork {
         let end = Arc::new(PodEnd { cluster, ip, clock: self.0.clock, ports: Mutex::default() });
         self.state().pods.insert(number(ip), Arc::clone(&end));
-        let link =
-            Link { wire: self.clone(), net, namespace: namespace.to_owned(), end, draws: Mutex::new(draws) };
+        let (draws, namespace) = (Mutex::new(draws), namespace.to_owned());
+        let link = Link { wire: self.clone(), net, namespace, end, draws, looked_up: Mutex::default() };
         PodNetwork { link: Arc::new(link), process: Arc::default() }
     }
 
@@ -394,6 +394,8 @@ struct Link {
     namespace: String,
     end: Arc<PodEnd>,
     draws: Mutex<Rng>,
+    /// The name that was looked up last, if it has one address alone, and the table's version then.
+    looked_up: Mutex<Option<(u64, String, IpAddr)>>,
 }
 
 impl PodNetwork {
@@ -434,18 +436,32 @@ impl Link {
 
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
+        let table = self.table();
+        if let Some(table) = &table
+            && let Some((version, name, ip)) = &*lock(&self.looked_up)
+            && *version == table.version
+            && name == host
+        {
+            return Ok(*ip);
+        }
         if let Ok(ip) = host.parse() {
             return Ok(ip);
         }
         if host == "localhost" {
             return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
-        let table = self.table();
-        let pick = |count: usize| lock(&self.draws).random_range(0..count);
-        if let Some(found) = table.and_then(|table| dns::lookup(&table, &self.namespace, host, pick)) {
-            return found.map_or_else(|alias| self.public(&alias), Ok);
+        let Some(table) = table else { return self.public(host) };
+        match dns::addresses(&table, &self.namespace, host) {
+            None => self.public(host),
+            Some(Err(alias)) => self.public(&alias),
+            Some(Ok(found)) => match *found {
+                [only] => {
+                    *lock(&self.looked_up) = Some((table.version, host.to_owned(), only));
+                    Ok(only)
+                }
+                ref several => Ok(several[lock(&self.draws).random_range(0..several.len())]),
+            },
         }
-        self.public(host)
     }
 
     fn public(&self, host: &str) -> Result<IpAddr, DialError> {

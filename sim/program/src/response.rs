@@ -198,6 +198,9 @@ impl Response {
     /// time has to pass.
     pub fn settle(&mut self, clock: &Clock, started: Duration, more: Duration) {
         let due = started + self.add_latency(more);
+        if due <= self.0.arrives {
+            return;
+        }
         let now = self.0.arrives.max(clock.elapsed());
         // Less is no wait.
         if due.saturating_sub(now) >= clock::GRANULARITY {

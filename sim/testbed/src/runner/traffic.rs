@@ -1,9 +1,11 @@
 //! The scenario's client traffic: open and closed loops over the simulated network.
 
 use std::collections::BTreeMap;
+use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use clock::{Clock, Elapsed, GRANULARITY, Seed};
@@ -131,6 +133,8 @@ impl Shared {
         let mut due = next_due(&mut schedule);
         let mut stop = pin!(self.stop.asked());
         let mut is_stopped = false;
+        // Whom `stop` and `ending` will wake.
+        let mut asked: Option<Waker> = None;
         loop {
             let now = self.clock.elapsed();
             if !is_stopped && self.stop.is_asked() {
@@ -139,6 +143,7 @@ impl Shared {
             if endings.count() > ended {
                 ended = endings.count();
                 ending.set(endings.more_than(ended));
+                asked = None;
                 flights.look(self);
             }
             if due.is_some_and(|due| due <= now) {
@@ -162,13 +167,30 @@ impl Shared {
             if next.is_none() && waiting.is_empty() {
                 return;
             }
-            // It is time as a rule: nothing else is looked at then.
-            tokio::select! { biased;
-                () = self.reach(next), if next.is_some() => {}
-                () = &mut stop, if !is_stopped => {}
-                () = &mut ending, if !flights.is_empty() => {}
-                Some(()) = waiting.next(), if !waiting.is_empty() => {}
-            }
+            let mut reached = pin!(self.reach(next));
+            poll_fn(|context| {
+                if next.is_some() && reached.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                // Those who have been asked once will wake this task; what they tell is seen above.
+                if !asked.as_ref().is_some_and(|asked| asked.will_wake(context.waker())) {
+                    if !is_stopped && stop.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    if ending.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    asked = Some(context.waker().clone());
+                }
+                if self.stop.is_asked() != is_stopped || endings.count() > ended {
+                    return Poll::Ready(());
+                }
+                match waiting.poll_next_unpin(context) {
+                    Poll::Ready(Some(())) => Poll::Ready(()),
+                    Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                }
+            })
+            .await;
         }
     }
 
@@ -259,10 +281,6 @@ struct Flight {
 }
 
 impl Flights {
-    fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     fn len(&self) -> usize {
         self.all.len()
     }
