@@ -155,8 +155,13 @@ impl Distribution {
 
     /// The duration below or at which `quantile` (0 to 1) of all lie; zero when empty.
     pub fn quantile(&self, quantile: f64) -> Duration {
-        let rank = (quantile * self.count() as f64).ceil() as u64;
-        self.at_rank(rank.saturating_sub(1))
+        self.quantiles([quantile])[0]
+    }
+
+    /// The durations of quantiles that ascend, as [`quantile`](Distribution::quantile) gives them: all in one go.
+    pub fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> [Duration; N] {
+        let count = self.count() as f64;
+        self.at_ranks(quantiles.map(|quantile| ((quantile * count).ceil() as u64).saturating_sub(1)))
     }
 
     /// The duration at a rank, counted from 0, in ascending order; zero when empty.

@@ -12,17 +12,127 @@ use std::time::Duration;
 /// Timers round up to this.
 pub const GRANULARITY: Duration = Duration::from_millis(1);
 
+/// Timers that go off within so many milliseconds have a list for each: they are most.
+const NEAR: usize = 1024;
+const WORDS: usize = NEAR / 64;
+
 thread_local! {
     /// The run's elapsed time.
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static WAITING: RefCell<Waiting> = const { RefCell::new(Waiting { timers: BTreeMap::new(), set: 0 }) };
+    static WAITING: RefCell<Waiting> = const { RefCell::new(Waiting::NONE) };
 }
 
 /// Timers by the millisecond at which they go off, those that were set first first.
 struct Waiting {
-    timers: BTreeMap<(u64, u64), Waker>,
+    /// Those that go off less than [`NEAR`] milliseconds from now: in the list at the millisecond's remainder.
+    near: Vec<Vec<(u64, Waker)>>,
+    /// A bit for each list that is not empty.
+    used: [u64; WORDS],
+    /// All others, by millisecond and number.
+    far: BTreeMap<(u64, u64), Waker>,
     /// How many timers have been set.
     set: u64,
+}
+
+/// The place of a timer: the millisecond at which it goes off, and its number.
+type Place = (u64, u64);
+
+impl Waiting {
+    const NONE: Waiting = Waiting { near: Vec::new(), used: [0; WORDS], far: BTreeMap::new(), set: 0 };
+
+    /// A new timer.
+    fn add(&mut self, now: u64, millis: u64, waker: Waker) -> Place {
+        self.set += 1;
+        let place = (millis, self.set);
+        self.put(now, place, waker);
+        place
+    }
+
+    /// Puts a timer behind those of the same millisecond.
+    fn put(&mut self, now: u64, place: Place, waker: Waker) {
+        if !is_near(now, place.0) {
+            self.far.insert(place, waker);
+            return;
+        }
+        if self.near.is_empty() {
+            self.near.resize_with(NEAR, Vec::new);
+        }
+        let list = index(place.0);
+        self.near[list].push((place.1, waker));
+        self.used[list / 64] |= 1 << (list % 64);
+    }
+
+    /// Whom a timer wakes.
+    fn waker(&mut self, now: u64, place: Place) -> Option<&mut Waker> {
+        if !is_near(now, place.0) {
+            return self.far.get_mut(&place);
+        }
+        let list = self.near.get_mut(index(place.0))?;
+        let found = find(list, place.1)?;
+        Some(&mut list[found].1)
+    }
+
+    /// Gives a timer up.
+    fn remove(&mut self, now: u64, place: Place) -> Option<Waker> {
+        if !is_near(now, place.0) {
+            return self.far.remove(&place);
+        }
+        let at = index(place.0);
+        let list = self.near.get_mut(at)?;
+        let found = find(list, place.1)?;
+        let (_, waker) = list.remove(found);
+        if list.is_empty() {
+            self.used[at / 64] &= !(1 << (at % 64));
+        }
+        Some(waker)
+    }
+
+    /// The first millisecond after `now` at which a timer goes off.
+    fn first(&self, now: u64) -> Option<u64> {
+        let from = index(now + 1);
+        let mut word = from / 64;
+        let mut bits = self.used[word] & (!0 << (from % 64));
+        // The word begun with comes last, too: with the bits before `from`.
+        for _ in 0..=WORDS {
+            if bits != 0 {
+                let list = word * 64 + bits.trailing_zeros() as usize;
+                return Some(now + 1 + ((list + NEAR - from) % NEAR) as u64);
+            }
+            word = (word + 1) % WORDS;
+            bits = self.used[word];
+        }
+        self.far.first_key_value().map(|((millis, _), _)| *millis)
+    }
+
+    /// It is `now`: what goes off, to be given back by [`Waiting::keep`].
+    fn reach(&mut self, now: u64) -> Vec<(u64, Waker)> {
+        while let Some(first) = self.far.first_entry().filter(|first| is_near(now, first.key().0)) {
+            let (place, waker) = first.remove_entry();
+            self.put(now, place, waker);
+        }
+        let list = index(now);
+        self.used[list / 64] &= !(1 << (list % 64));
+        std::mem::take(&mut self.near[list])
+    }
+
+    /// Keeps a list's memory.
+    fn keep(&mut self, now: u64, list: Vec<(u64, Waker)>) {
+        self.near[index(now)] = list;
+    }
+}
+
+fn is_near(now: u64, millis: u64) -> bool {
+    millis - now < NEAR as u64
+}
+
+/// Where a timer is in a list: their numbers ascend.
+fn find(list: &[(u64, Waker)], number: u64) -> Option<usize> {
+    list.binary_search_by_key(&number, |(number, _)| *number).ok()
+}
+
+/// The list of a millisecond, if it is near.
+fn index(millis: u64) -> usize {
+    (millis % NEAR as u64) as usize
 }
 
 /// When a timer goes off that is set to this elapsed time of a run.
@@ -44,7 +154,7 @@ pub(crate) fn now() -> Duration {
 pub(crate) struct Timer {
     due: Duration,
     /// Its place among those that wait.
-    place: Option<(u64, u64)>,
+    place: Option<Place>,
 }
 
 impl Timer {
@@ -57,16 +167,21 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if now() >= self.due {
+        let now = now();
+        if now >= self.due {
             return Poll::Ready(());
         }
-        let millis = millis(self.due);
-        let last = WAITING.with_borrow_mut(|waiting| {
-            let place = *self.place.get_or_insert_with(|| {
-                waiting.set += 1;
-                (millis, waiting.set)
-            });
-            waiting.timers.insert(place, context.waker().clone())
+        let (now, waker) = (millis(now), context.waker());
+        let place = self.place;
+        let last = WAITING.with_borrow_mut(|waiting| match place {
+            None => {
+                self.place = Some(waiting.add(now, millis(self.due), waker.clone()));
+                None
+            }
+            Some(place) => waiting
+                .waker(now, place)
+                .filter(|known| !known.will_wake(waker))
+                .map(|known| std::mem::replace(known, waker.clone())),
         });
         // To drop a waker may be the end of other timers.
         drop(last);
@@ -76,10 +191,11 @@ impl Future for Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
+        let now = millis(now());
         if let Some(place) = self.place
-            && millis(now()) < place.0
+            && now < place.0
         {
-            let waker = WAITING.with_borrow_mut(|waiting| waiting.timers.remove(&place));
+            let waker = WAITING.with_borrow_mut(|waiting| waiting.remove(now, place));
             drop(waker);
         }
     }
@@ -87,19 +203,12 @@ impl Drop for Timer {
 
 /// Goes on to the first timer, and wakes all who wait for that moment.
 fn go_on() {
-    let first =
-        WAITING.with_borrow(|waiting| waiting.timers.first_key_value().map(|((millis, _), _)| *millis));
-    let Some(millis) = first else { return };
-    NOW.set(Duration::from_millis(millis));
-    let next = || {
-        WAITING.with_borrow_mut(|waiting| {
-            let first = waiting.timers.first_entry()?;
-            (first.key().0 <= millis).then(|| first.remove())
-        })
-    };
-    while let Some(waker) = next() {
-        waker.wake();
-    }
+    let now = millis(now());
+    let Some(first) = WAITING.with_borrow(|waiting| waiting.first(now)) else { return };
+    NOW.set(Duration::from_millis(first));
+    let mut list = WAITING.with_borrow_mut(|waiting| waiting.reach(first));
+    list.drain(..).for_each(|(_, waker)| waker.wake());
+    WAITING.with_borrow_mut(|waiting| waiting.keep(first, list));
 }
 
 /// Runs `main` to its end on a runtime of this thread whose time is virtual and starts at zero. Tasks that are still
@@ -166,7 +275,42 @@ mod tests {
             }
         });
         assert_eq!(*order.lock().unwrap(), [("a", 3), ("b", 5), ("c", 5), ("late", 7)]);
-        assert!(WAITING.with_borrow(|waiting| waiting.timers.is_empty()));
+        assert_eq!(WAITING.with_borrow(|waiting| waiting.first(0)), None);
+    }
+
+    #[test]
+    fn timers_near_and_far_go_off_in_order() {
+        let near = NEAR as u64;
+        let last = 3 * near + 5;
+        let order: Arc<Mutex<Vec<(usize, u128)>>> = Arc::default();
+        let set = |number: usize, millis: u64| {
+            let order = Arc::clone(&order);
+            tokio::spawn(async move {
+                Timer::until(Duration::from_millis(millis)).await;
+                order.lock().unwrap().push((number, now().as_millis()));
+            })
+        };
+        let early = [last, 1, near, near - 1, 2 * near, near + 1];
+        // One is for the millisecond of another that was far when it was set.
+        let late = [last, last - 1];
+        run(async {
+            let mut sleepers = Vec::new();
+            sleepers.extend(early.into_iter().enumerate().map(|(number, millis)| set(number, millis)));
+            Timer::until(Duration::from_millis(2 * near + 6)).await;
+            sleepers.extend(late.into_iter().enumerate().map(|(number, millis)| set(6 + number, millis)));
+            for sleeper in sleepers {
+                sleeper.await.unwrap();
+            }
+            for far in [2, 9 * near] {
+                let mut given_up = Box::pin(Timer::until(now() + Duration::from_millis(far)));
+                assert!(poll_once(given_up.as_mut()).await.is_pending());
+                assert!(poll_once(given_up.as_mut()).await.is_pending());
+            }
+        });
+        let all = [early.as_slice(), &late].concat();
+        let expected = [1, 3, 2, 5, 4, 7, 0, 6].map(|number| (number, u128::from(all[number])));
+        assert_eq!(*order.lock().unwrap(), expected);
+        assert_eq!(WAITING.with_borrow(|waiting| waiting.first(0)), None);
     }
 
     /// Asks a future once.

@@ -1,6 +1,8 @@
 //! A setting as a scenario file for the whole testbed: the same Canary and the same model, with clusters, mesh,
 //! Prometheus, Flagger and load tester in place of the fast path's draws.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -88,13 +90,20 @@ pub fn differences(setting: &Setting<'_>) -> Result<Vec<String>, String> {
     Ok(differences)
 }
 
+/// All fixtures, read once: a sweep has many settings.
+static READ: LazyLock<BTreeMap<&str, Vec<Value>>> = LazyLock::new(|| {
+    let all = [CRDS, FLAGGER, KUBECONFIG, INGRESS, LOAD_TESTER].into_iter().chain(PROMETHEUS);
+    let read = |text| manifest::parse("fixture", text).expect("the fixtures are YAML");
+    all.map(|text| (text, read(text).into_iter().map(|document| document.value).collect())).collect()
+});
+
+/// The objects of a fixture.
 fn documents(text: &str, namespace: &str) -> Vec<Value> {
-    let documents = manifest::parse("fixture", text).expect("the fixtures are YAML");
     let cluster_wide = ["Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"];
-    documents
-        .into_iter()
-        .map(|document| {
-            let mut value = document.value;
+    READ[text]
+        .iter()
+        .cloned()
+        .map(|mut value| {
             if !cluster_wide.contains(&value["kind"].as_str().unwrap_or_default()) {
                 value["metadata"]["namespace"] = json!(namespace);
             }

@@ -191,14 +191,8 @@ impl Inner {
         let summary = |Answers { version, requests, errors }: Answers| {
             let place = self.versions.iter().position(|known| *known == version);
             let latencies = &latencies[place.unwrap_or(self.versions.len())];
-            VersionSummary {
-                p50: latencies.quantile(0.5),
-                p90: latencies.quantile(0.9),
-                p99: latencies.quantile(0.99),
-                version,
-                requests,
-                errors,
-            }
+            let [p50, p90, p99] = latencies.quantiles([0.5, 0.9, 0.99]);
+            VersionSummary { version, requests, errors, p50, p90, p99 }
         };
         self.answers(traffic, 0..self.samples.len()).into_iter().map(summary).collect()
     }
