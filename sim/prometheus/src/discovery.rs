@@ -1,6 +1,6 @@
 //! Service discovery: the objects that jobs find their targets among, kept up by watches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
@@ -18,6 +18,30 @@ pub(crate) struct Discovery {
     services: Option<Informer<Service>>,
     endpoints: Option<Informer<Endpoints>>,
     nodes: Option<Informer<Node>>,
+}
+
+/// The targets of pods, by the objects themselves: few change from one time to the next.
+#[derive(Default)]
+pub(crate) struct OfPods {
+    last: BTreeMap<usize, (Arc<Pod>, Vec<Arc<Draft>>)>,
+    now: BTreeMap<usize, (Arc<Pod>, Vec<Arc<Draft>>)>,
+}
+
+impl OfPods {
+    fn of(&mut self, pod: Arc<Pod>) -> Vec<Arc<Draft>> {
+        let address = Arc::as_ptr(&pod).addr();
+        let OfPods { last, now } = self;
+        let (_, drafts) = now.entry(address).or_insert_with(|| {
+            let made = || targets::of_pod(&pod).into_iter().map(Arc::new).collect();
+            last.remove(&address).unwrap_or_else(|| (Arc::clone(&pod), made()))
+        });
+        drafts.clone()
+    }
+
+    /// Forgets pods that nobody has asked for since the last time.
+    pub(crate) fn forget_others(&mut self) {
+        self.last = std::mem::take(&mut self.now);
+    }
 }
 
 impl Discovery {
@@ -56,8 +80,9 @@ impl Discovery {
         discovery
     }
 
-    /// The targets of one discovery configuration, before relabelling.
-    pub(crate) fn targets(&self, wanted: &Kubernetes) -> Vec<Draft> {
+    /// The targets of one discovery configuration, before relabelling. Those of a pod that has not changed are taken from
+    /// `pods`.
+    pub(crate) fn targets(&self, wanted: &Kubernetes, pods: &mut OfPods) -> Vec<Arc<Draft>> {
         let in_scope = |namespace: &Option<String>| {
             wanted.namespaces.is_empty()
                 || namespace.as_ref().is_some_and(|namespace| wanted.namespaces.contains(namespace))
@@ -68,7 +93,7 @@ impl Discovery {
                 .iter()
                 .flat_map(Informer::list)
                 .filter(|pod| in_scope(&pod.metadata.namespace))
-                .flat_map(|pod| targets::of_pod(&pod))
+                .flat_map(|pod| pods.of(pod))
                 .collect(),
             Role::Service => self
                 .services
@@ -76,6 +101,7 @@ impl Discovery {
                 .flat_map(Informer::list)
                 .filter(|service| in_scope(&service.metadata.namespace))
                 .flat_map(|service| targets::of_service(&service))
+                .map(Arc::new)
                 .collect(),
             Role::Endpoints | Role::EndpointSlice => self
                 .endpoints
@@ -90,9 +116,11 @@ impl Discovery {
                         self.pods.as_ref()?.get(&namespace, pod)
                     })
                 })
+                .map(Arc::new)
                 .collect(),
             Role::Node => {
-                self.nodes.iter().flat_map(Informer::list).flat_map(|node| targets::of_node(&node)).collect()
+                let nodes = self.nodes.iter().flat_map(Informer::list);
+                nodes.flat_map(|node| targets::of_node(&node)).map(Arc::new).collect()
             }
             Role::Ingress => Vec::new(),
         }

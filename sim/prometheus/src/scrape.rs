@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clock::Timestamp;
+use indexmap::IndexMap;
 use program::{Context, Request, Tasks};
-use promql::{Labels, STALE_MARKER, SeriesRef, Storage};
+use promql::{FixedState, Labels, STALE_MARKER, SeriesRef, Storage};
 
 use crate::config::{Config, Job, Kubernetes};
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, OfPods};
 use crate::exposition::{self, Sample};
 use crate::relabel::{self, Draft};
 
@@ -19,7 +20,7 @@ use crate::relabel::{self, Draft};
 pub(crate) struct Target {
     pub job: Arc<Job>,
     /// As discovered.
-    pub discovered: Draft,
+    pub discovered: Arc<Draft>,
     pub identity: Arc<Identity>,
 }
 
@@ -47,6 +48,7 @@ pub(crate) struct Targets(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     running: BTreeMap<Arc<Identity>, Running>,
+    of_pods: OfPods,
     relabelled: Relabelled,
 }
 
@@ -69,7 +71,7 @@ struct Relabelled {
 }
 
 /// A job's targets, by the labels with which they were discovered; `None` for those that are not to be scraped.
-type Made = BTreeMap<Draft, Option<Arc<Target>>>;
+type Made = BTreeMap<Arc<Draft>, Option<Arc<Target>>>;
 
 impl Relabelled {
     /// What is known of another configuration is of no use.
@@ -84,19 +86,17 @@ impl Relabelled {
 /// The series of one target.
 #[derive(Default)]
 struct Known {
-    /// In the order of the page on which they came first: most pages repeat it.
-    seen: Vec<Seen>,
-    /// The place in `seen` of each text.
-    by_text: BTreeMap<Arc<str>, usize>,
+    /// By the text that names them, in the order of the last page: most pages repeat it.
+    seen: IndexMap<Arc<str>, Seen, FixedState>,
     scrape: u64,
     report: Option<[SeriesRef; 3]>,
 }
 
-/// A series by the text that names it, and when it was last seen.
+/// A series, when it was last seen, and which line of the page it was then.
 struct Seen {
-    text: Arc<str>,
     series: SeriesRef,
     scrape: u64,
+    line: u64,
 }
 
 type Shared = Arc<Mutex<Storage>>;
@@ -122,34 +122,35 @@ impl Targets {
         storage: &Shared,
     ) {
         let mut state = self.lock();
-        let State { running, relabelled } = &mut *state;
+        let State { running, of_pods, relabelled } = &mut *state;
         relabelled.for_config(config);
         let mut wanted: BTreeMap<Arc<Identity>, Arc<Target>> = BTreeMap::new();
         // Jobs that look for the same find the same.
-        let mut looked: Vec<(&Kubernetes, Vec<Draft>)> = Vec::new();
+        let mut looked: Vec<(&Kubernetes, Vec<Arc<Draft>>)> = Vec::new();
         for found in config.jobs.iter().flat_map(|job| &job.kubernetes) {
             if !looked.iter().any(|(known, _)| *known == found) {
-                looked.push((found, discovery.targets(found)));
+                looked.push((found, discovery.targets(found, of_pods)));
             }
         }
+        of_pods.forget_others();
         let look = |wanted: &Kubernetes| looked.iter().find(|(known, _)| *known == wanted);
         for (job, known) in &mut relabelled.jobs {
             let discovered = job.kubernetes.iter().filter_map(look).flat_map(|(_, drafts)| drafts);
-            let fixed: Vec<Draft> = job
+            let fixed: Vec<Arc<Draft>> = job
                 .static_groups
                 .iter()
                 .flat_map(|group| group.targets.iter().map(|address| (&group.labels, address)))
                 .map(|(labels, address)| {
                     let mut labels = labels.clone();
                     labels.insert("__address__".to_owned(), address.clone());
-                    labels
+                    Arc::new(labels)
                 })
                 .collect();
             let mut now_known = Made::new();
             for draft in discovered.chain(&fixed) {
                 let (draft, made) = known
                     .remove_entry(draft)
-                    .unwrap_or_else(|| (draft.clone(), target(job, draft.clone()).map(Arc::new)));
+                    .unwrap_or_else(|| (Arc::clone(draft), target(job, draft).map(Arc::new)));
                 if let Some(target) = &made {
                     wanted.entry(Arc::clone(&target.identity)).or_insert_with(|| Arc::clone(target));
                 }
@@ -193,8 +194,8 @@ impl Targets {
 }
 
 /// The target of a draft, unless relabelling drops it.
-fn target(job: &Arc<Job>, discovered: Draft) -> Option<Target> {
-    let mut labels = discovered.clone();
+fn target(job: &Arc<Job>, discovered: &Arc<Draft>) -> Option<Target> {
+    let mut labels = Draft::clone(discovered);
     let mut default = |name: &str, value: &str| {
         labels.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     };
@@ -222,7 +223,7 @@ fn target(job: &Arc<Job>, discovered: Draft) -> Option<Target> {
     labels.entry("instance".to_owned()).or_insert(address);
     labels.retain(|name, _| !name.starts_with("__"));
     let identity = Arc::new(Identity { job: job.name.clone(), url, labels });
-    Some(Target { job: Arc::clone(job), discovered, identity })
+    Some(Target { job: Arc::clone(job), discovered: Arc::clone(discovered), identity })
 }
 
 struct Scraper {
@@ -300,11 +301,12 @@ impl Scraper {
         let mut known = self.series.lock().expect("no holder of this lock panics");
         known.scrape += 1;
         let job = &self.target.job;
+        let mut in_order = true;
         let stored = result.and_then(|body| {
             let mut page = exposition::Page(&body);
             let mut count: u64 = 0;
             let mut next = 0;
-            while let Some(sample) = page.next(known.seen.get(next).map_or("", |seen| &seen.text)) {
+            while let Some(sample) = page.next(known.likely(next)) {
                 let sample = sample?;
                 count += 1;
                 if job.sample_limit > 0 && count > job.sample_limit {
@@ -313,7 +315,7 @@ impl Scraper {
                 let (place, value, own_time) = match sample {
                     Sample::Likely(value) => (next, value, None),
                     Sample::Line(line) => {
-                        let place = match known.place(line.series, next) {
+                        let place = match known.seen.get_index_of(line.series) {
                             Some(place) => place,
                             None => {
                                 let own = &self.target.identity.labels;
@@ -324,10 +326,11 @@ impl Scraper {
                         (place, line.value, line.at_ms)
                     }
                 };
+                in_order &= place == next;
                 next = place + 1;
                 let scrape = known.scrape;
                 let seen = &mut known.seen[place];
-                seen.scrape = scrape;
+                (seen.scrape, seen.line) = (scrape, count);
                 let series = seen.series;
                 let at_ms = own_time.filter(|_| job.honor_timestamps).unwrap_or(at_ms);
                 // Out-of-order and duplicate samples are dropped, as Prometheus drops them.
@@ -339,6 +342,9 @@ impl Scraper {
             known.scrape += 1;
         }
         known.mark_unseen(&mut storage, at_ms);
+        if !in_order {
+            known.seen.sort_unstable_by_key(|_, seen| seen.line);
+        }
         let report = *known.report.get_or_insert_with(|| {
             ["up", "scrape_duration_seconds", "scrape_samples_scraped"].map(|name| {
                 let mut labels = self.target.identity.labels.clone();
@@ -370,36 +376,26 @@ fn series_labels(job: &Job, target: &Draft, text: &str) -> Result<Option<Labels>
 }
 
 impl Known {
-    /// The place of a text's series, if it is known; `likely` is the place to look first.
-    fn place(&self, text: &str, likely: usize) -> Option<usize> {
-        match self.seen.get(likely) {
-            Some(seen) if *seen.text == *text => Some(likely),
-            _ => self.by_text.get(text).copied(),
-        }
+    /// The text at a place; empty without one.
+    fn likely(&self, place: usize) -> &str {
+        self.seen.get_index(place).map_or("", |(text, _)| text)
     }
 
     fn add(&mut self, text: &str, series: SeriesRef) -> usize {
-        let text: Arc<str> = text.into();
-        self.by_text.insert(Arc::clone(&text), self.seen.len());
-        self.seen.push(Seen { text, series, scrape: self.scrape });
-        self.seen.len() - 1
+        let seen = Seen { series, scrape: self.scrape, line: 0 };
+        self.seen.insert_full(text.into(), seen).0
     }
 
     /// Ends series that the last scrape did not have.
     fn mark_unseen(&mut self, storage: &mut Storage, at_ms: i64) {
         let scrape = self.scrape;
-        let before = self.seen.len();
-        self.seen.retain(|seen| {
+        self.seen.retain(|_, seen| {
             let keep = seen.scrape == scrape;
             if !keep {
                 let _ = storage.append(seen.series, at_ms, STALE_MARKER);
             }
             keep
         });
-        if self.seen.len() < before {
-            let places = self.seen.iter().enumerate().map(|(place, seen)| (Arc::clone(&seen.text), place));
-            self.by_text = places.collect();
-        }
     }
 
     /// Ends all series: the target is gone.

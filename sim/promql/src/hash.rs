@@ -3,11 +3,11 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Builds [`FixedHasher`]s; for `IndexMap`s whose keys come from series, not from an adversary.
-pub(crate) type FixedState = BuildHasherDefault<FixedHasher>;
+pub type FixedState = BuildHasherDefault<FixedHasher>;
 
 /// Multiply-rotate over eight-byte words (the "Fx" scheme), finished with a shift so that low bits are mixed too.
 #[derive(Default, Clone, Copy)]
-pub(crate) struct FixedHasher(u64);
+pub struct FixedHasher(u64);
 
 const FACTOR: u64 = 0x517c_c1b7_2722_0a95;
 

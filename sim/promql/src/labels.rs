@@ -27,7 +27,8 @@ impl Labels {
         N: Into<Arc<str>>,
         V: Into<Arc<str>>,
     {
-        let mut builder = LabelsBuilder::default();
+        let pairs = pairs.into_iter();
+        let mut builder = LabelsBuilder { pairs: Vec::with_capacity(pairs.size_hint().0) };
         for (name, value) in pairs {
             builder.set(name, value);
         }
@@ -131,6 +132,13 @@ impl LabelsBuilder {
     /// Sets a label; an empty value removes it.
     pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
         let (name, value) = (name.into(), value.into());
+        // Most come in order.
+        if self.pairs.last().is_none_or(|(last, _)| **last < *name) {
+            if !value.is_empty() {
+                self.pairs.push((name, value));
+            }
+            return;
+        }
         match self.pairs.binary_search_by(|(key, _)| (**key).cmp(&name)) {
             Ok(index) if value.is_empty() => drop(self.pairs.remove(index)),
             Ok(index) => self.pairs[index].1 = value,

@@ -29,6 +29,7 @@ pub use eval::{Engine, Options};
 pub use format::{format_duration, format_float, parse_duration, parse_float};
 pub use functions::histogram::{Bucket, bucket_quantile};
 pub use functions::rate::{Extrapolation, extrapolate};
+pub use hash::FixedState;
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchKind, Matcher, MatcherError};
 pub use parse::{Query, parse_selector};
