@@ -50,8 +50,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     clusters: Vec<Arc<ClusterNet>>,
-    /// By address, as a number: there are many requests.
-    pods: BTreeMap<u128, Arc<PodEnd>>,
+    /// By address, as a number: there are many requests. All are IPv4.
+    pods: BTreeMap<u32, Arc<PodEnd>>,
     hosts: BTreeMap<String, IpAddr>,
     cuts: BTreeSet<(String, String)>,
     delays: BTreeMap<(String, String), Duration>,
@@ -226,7 +226,7 @@ impl Wire {
         draws: Rng,
     ) -> PodNetwork {
         let end = Arc::new(PodEnd { cluster, ip, clock: self.0.clock, ports: Mutex::default() });
-        self.state().pods.insert(number(ip), Arc::clone(&end));
+        self.state().pods.extend(ipv4(ip).map(|number| (number, Arc::clone(&end))));
         let (draws, namespace) = (Mutex::new(draws), namespace.to_owned());
         let link = Link { wire: self.clone(), net, namespace, end, draws, looked_up: Mutex::default() };
         PodNetwork { link: Arc::new(link), process: Arc::default() }
@@ -294,8 +294,8 @@ impl Wire {
     }
 
     /// How long a request takes from one cluster to another and back; `None` when the network is cut.
-    fn way(&self, one: &str, other: &str) -> Option<Duration> {
-        if one == other {
+    fn way(&self, one: &Arc<str>, other: &Arc<str>) -> Option<Duration> {
+        if Arc::ptr_eq(one, other) || one == other {
             return Some(LATENCY_INSIDE);
         }
         let state = self.state();
@@ -316,6 +316,14 @@ impl Wire {
 fn is_localhost(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.octets()[..2] == [127, 0])
         || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+}
+
+/// An IPv4 address as a number.
+fn ipv4(ip: IpAddr) -> Option<u32> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map(Ipv4Addr::to_bits),
+    }
 }
 
 /// An address as a number: an IPv4 address is one of IPv6's.
@@ -419,7 +427,9 @@ impl PodNetwork {
     /// Takes the pod off the network; requests that it has not answered fail.
     pub(crate) fn close(&self) {
         let end = &self.link.end;
-        self.link.wire.state().pods.remove(&number(end.ip));
+        if let Some(number) = ipv4(end.ip) {
+            self.link.wire.state().pods.remove(&number);
+        }
         let Ports { listeners, capture } = std::mem::take(&mut *lock(&end.ports));
         let processes = listeners.values().map(|listener| &listener.process);
         for process in processes.chain(capture.as_ref().map(|capture| &capture.process)) {
@@ -471,7 +481,7 @@ impl Link {
 
     /// The pod behind an address: the address itself, or an endpoint of the Service that has it.
     fn target(&self, to: SocketAddr) -> Option<Result<(Arc<PodEnd>, u16), DialError>> {
-        let pod = |address: SocketAddr| self.wire.state().pods.get(&number(address.ip())).cloned();
+        let pod = |address: SocketAddr| self.wire.state().pods.get(&ipv4(address.ip())?).cloned();
         if let Some(end) = pod(to) {
             return Some(Ok((end, to.port())));
         }

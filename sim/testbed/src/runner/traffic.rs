@@ -1,6 +1,6 @@
 //! The scenario's client traffic: open and closed loops over the simulated network.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -267,12 +267,16 @@ impl Shared {
     }
 }
 
-/// Requests whose answers are on their way, by when they go on, and by number.
+/// Requests whose answers are on their way: the first that goes on first, and of those at one time the first that was
+/// sent. Most are added at the end.
 #[derive(Default)]
 struct Flights {
-    all: BTreeMap<(Duration, u64), Box<Flight>>,
+    all: VecDeque<(Place, Box<Flight>)>,
     added: u64,
 }
+
+/// When a flight goes on, and its number.
+type Place = (Duration, u64);
 
 /// An answer on its way, and when its request was sent.
 struct Flight {
@@ -287,7 +291,7 @@ impl Flights {
 
     /// When the first goes on.
     fn due(&self) -> Option<Duration> {
-        self.all.first_key_value().map(|((due, _), _)| *due)
+        self.all.front().map(|((due, _), _)| *due)
     }
 
     /// What came of a request that was sent then: recorded once it has arrived.
@@ -309,26 +313,40 @@ impl Flights {
             Some(due) if due > deadline && client.clock.elapsed() >= deadline => {
                 client.ended(flight.sent, Err(Elapsed));
             }
-            Some(due) => _ = self.all.insert((due.min(deadline), number), flight),
+            Some(due) => {
+                let place = (due.min(deadline), number);
+                let after = match self.all.back() {
+                    Some((last, _)) if *last > place => self.all.partition_point(|(other, _)| *other < place),
+                    _ => self.all.len(),
+                };
+                self.all.insert(after, (place, flight));
+            }
         }
     }
 
     /// Goes on with all that it is time for.
     fn advance(&mut self, client: &Shared) {
         let now = client.clock.elapsed();
-        while let Some(first) = self.all.first_entry().filter(|first| first.key().0 <= now) {
-            let ((_, number), flight) = first.remove_entry();
+        while self.due().is_some_and(|due| due <= now)
+            && let Some(((_, number), flight)) = self.all.pop_front()
+        {
             self.take(client, number, flight);
         }
     }
 
     /// A process has ended: goes on with all that fail by that.
     fn look(&mut self, client: &Shared) {
-        let broken = self.all.iter_mut().filter_map(|(key, flight)| flight.arrival.look().then_some(*key));
-        for key in broken.collect::<Vec<_>>() {
-            if let Some(flight) = self.all.remove(&key) {
-                self.take(client, key.1, flight);
+        let mut broken = Vec::new();
+        let others = std::mem::take(&mut self.all).into_iter().filter_map(|(place, mut flight)| {
+            if flight.arrival.look() {
+                broken.push((place, flight));
+                return None;
             }
+            Some((place, flight))
+        });
+        self.all = others.collect();
+        for ((_, number), flight) in broken {
+            self.take(client, number, flight);
         }
     }
 }
