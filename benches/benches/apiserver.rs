@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use allocator as _;
 use apiserver::{ApiServer, Options};
 use bytes::Bytes;
 use clock::{Clock, Seed};
@@ -14,10 +15,6 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-
-/// As in `coalmine` itself.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PATH: &str = "/apis/apps/v1/namespaces/default/deployments";
 

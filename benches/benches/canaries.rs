@@ -14,6 +14,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use allocator as _;
 use clock::{Clock, Seed, run_simulated};
 use crd::{Canary, Phase};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -21,10 +22,6 @@ use kube::{Api, Client};
 use program::{Informer, Selection, Tasks};
 use serde_json::{Value, json};
 use testbed::world::{ClusterSpec, MeshSpec, Role, Telemetry, World, WorldSpec};
-
-/// As in `coalmine` itself.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CLUSTER: &str = "kind";
 /// Pods that a node takes; a canary in progress has two, and one more for a moment.

@@ -23,6 +23,7 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use allocator as _;
 use apiserver::{ApiServer, User};
 use benches::process::{Served, median, peak_memory, pinned, resident_memory, this, watch};
 use bytes::Bytes;
@@ -39,10 +40,6 @@ use live::{Authority, Credentials};
 use serde_json::{Value, json};
 use testbed::world::{ClusterSpec, Role, World, WorldSpec};
 use tokio::net::TcpListener;
-
-/// As in `coalmine` itself.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PATH: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 /// Connections of the client.

@@ -13,11 +13,8 @@ mod whatif;
 
 use std::process::ExitCode;
 
+use allocator as _;
 use clap::{Parser, Subcommand};
-
-/// Runs allocate much and little at a time: a sixth of their time goes with the C library's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// GitOps progressive delivery across Kubernetes clusters, simulated in one process on a virtual clock.
 #[derive(Debug, Parser)]

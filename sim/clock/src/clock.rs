@@ -67,6 +67,7 @@ impl Clock {
     }
 
     /// Time since the run's start.
+    #[inline]
     pub fn elapsed(&self) -> Duration {
         match self.time {
             Time::Virtual => timers::now(),

@@ -17,8 +17,8 @@ const NEAR: usize = 1024;
 const WORDS: usize = NEAR / 64;
 
 thread_local! {
-    /// The run's elapsed time.
-    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// The run's elapsed time, in milliseconds.
+    static NOW: Cell<u64> = const { Cell::new(0) };
     static WAITING: RefCell<Waiting> = const { RefCell::new(Waiting::NONE) };
 }
 
@@ -146,20 +146,22 @@ fn millis(due: Duration) -> u64 {
 }
 
 /// The run's elapsed time.
+#[inline]
 pub(crate) fn now() -> Duration {
-    NOW.get()
+    Duration::from_millis(NOW.get())
 }
 
 /// A timer: ready once the run's elapsed time has come to what it is set to.
 pub(crate) struct Timer {
-    due: Duration,
+    /// The millisecond at which it goes off.
+    millis: u64,
     /// Its place among those that wait.
     place: Option<Place>,
 }
 
 impl Timer {
     pub(crate) fn until(due: Duration) -> Timer {
-        Timer { due, place: None }
+        Timer { millis: millis(due), place: None }
     }
 }
 
@@ -167,15 +169,13 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let now = now();
-        if now >= self.due {
+        let (now, waker, place) = (NOW.get(), context.waker(), self.place);
+        if now >= self.millis {
             return Poll::Ready(());
         }
-        let (now, waker) = (millis(now), context.waker());
-        let place = self.place;
         let last = WAITING.with_borrow_mut(|waiting| match place {
             None => {
-                self.place = Some(waiting.add(now, millis(self.due), waker.clone()));
+                self.place = Some(waiting.add(now, self.millis, waker.clone()));
                 None
             }
             Some(place) => waiting
@@ -191,7 +191,7 @@ impl Future for Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let now = millis(now());
+        let now = NOW.get();
         if let Some(place) = self.place
             && now < place.0
         {
@@ -203,9 +203,9 @@ impl Drop for Timer {
 
 /// Goes on to the first timer, and wakes all who wait for that moment.
 fn go_on() {
-    let now = millis(now());
+    let now = NOW.get();
     let Some(first) = WAITING.with_borrow(|waiting| waiting.first(now)) else { return };
-    NOW.set(Duration::from_millis(first));
+    NOW.set(first);
     let mut list = WAITING.with_borrow_mut(|waiting| waiting.reach(first));
     list.drain(..).for_each(|(_, waker)| waker.wake());
     WAITING.with_borrow_mut(|waiting| waiting.keep(first, list));
@@ -214,7 +214,7 @@ fn go_on() {
 /// Runs `main` to its end on a runtime of this thread whose time is virtual and starts at zero. Tasks that are still
 /// running then are dropped.
 pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
-    NOW.set(Duration::ZERO);
+    NOW.set(0);
     let root = Arc::new(Root { is_awake: AtomicBool::new(true), waker: Mutex::default() });
     let waiting = Arc::clone(&root);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -13,7 +13,7 @@ const ARROWS: &str = "\
 apiserver -> clock tree
 canary -> crd
 cluster -> clock program
-coalmine -> clock lint loadgen local remote report testbed whatif
+coalmine -> allocator clock lint loadgen local remote report testbed whatif
 crd -> kinds
 fastpath -> canary clock crd promql
 fixtures -> clock loadgen program

@@ -6,12 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use allocator as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::scenario::Loaded;
 use testbed::{Outcome, RunOptions};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Seeds that a scenario of the main folder must pass with, beside its own; the others pass with the first of them.
 const SEEDS: [u64; 3] = [2, 3, 5];

@@ -185,10 +185,10 @@ impl Shared {
                 if self.stop.is_asked() != is_stopped || endings.count() > ended {
                     return Poll::Ready(());
                 }
-                match waiting.poll_next_unpin(context) {
-                    Poll::Ready(Some(())) => Poll::Ready(()),
-                    Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                if !waiting.is_empty() && waiting.poll_next_unpin(context).is_ready() {
+                    return Poll::Ready(());
                 }
+                Poll::Pending
             })
             .await;
         }
