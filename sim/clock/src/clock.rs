@@ -71,8 +71,7 @@ impl Clock {
     pub fn elapsed(&self) -> Duration {
         match self.time {
             Time::Virtual => timers::now(),
-            Time::Real { origin, speed: 1.0 } => origin.elapsed(),
-            Time::Real { origin, speed } => origin.elapsed().mul_f64(speed),
+            Time::Real { origin, speed } => since(origin, speed),
         }
     }
 
@@ -116,6 +115,12 @@ impl Clock {
         })
         .await
     }
+}
+
+/// How long a run that started then has lasted.
+#[inline(never)]
+fn since(origin: Instant, speed: f64) -> Duration {
+    if speed == 1.0 { origin.elapsed() } else { origin.elapsed().mul_f64(speed) }
 }
 
 fn real(duration: Duration, speed: f64) -> Duration {

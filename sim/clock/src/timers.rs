@@ -17,8 +17,8 @@ const NEAR: usize = 1024;
 const WORDS: usize = NEAR / 64;
 
 thread_local! {
-    /// The run's elapsed time, in milliseconds.
-    static NOW: Cell<u64> = const { Cell::new(0) };
+    /// The run's elapsed time, in milliseconds, and as it is asked for.
+    static NOW: Cell<(u64, Duration)> = const { Cell::new((0, Duration::ZERO)) };
     static WAITING: RefCell<Waiting> = const { RefCell::new(Waiting::NONE) };
 }
 
@@ -148,7 +148,16 @@ fn millis(due: Duration) -> u64 {
 /// The run's elapsed time.
 #[inline]
 pub(crate) fn now() -> Duration {
-    Duration::from_millis(NOW.get())
+    NOW.get().1
+}
+
+/// The run's elapsed time in milliseconds.
+fn now_millis() -> u64 {
+    NOW.get().0
+}
+
+fn set_now(millis: u64) {
+    NOW.set((millis, Duration::from_millis(millis)));
 }
 
 /// A timer: ready once the run's elapsed time has come to what it is set to.
@@ -169,7 +178,7 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let (now, waker, place) = (NOW.get(), context.waker(), self.place);
+        let (now, waker, place) = (now_millis(), context.waker(), self.place);
         if now >= self.millis {
             return Poll::Ready(());
         }
@@ -191,7 +200,7 @@ impl Future for Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let now = NOW.get();
+        let now = now_millis();
         if let Some(place) = self.place
             && now < place.0
         {
@@ -203,9 +212,9 @@ impl Drop for Timer {
 
 /// Goes on to the first timer, and wakes all who wait for that moment.
 fn go_on() {
-    let now = NOW.get();
+    let now = now_millis();
     let Some(first) = WAITING.with_borrow(|waiting| waiting.first(now)) else { return };
-    NOW.set(first);
+    set_now(first);
     let mut list = WAITING.with_borrow_mut(|waiting| waiting.reach(first));
     list.drain(..).for_each(|(_, waker)| waker.wake());
     WAITING.with_borrow_mut(|waiting| waiting.keep(first, list));
@@ -214,7 +223,7 @@ fn go_on() {
 /// Runs `main` to its end on a runtime of this thread whose time is virtual and starts at zero. Tasks that are still
 /// running then are dropped.
 pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
-    NOW.set(0);
+    set_now(0);
     let root = Arc::new(Root { is_awake: AtomicBool::new(true), waker: Mutex::default() });
     let waiting = Arc::clone(&root);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -52,6 +52,8 @@ struct State {
     clusters: Vec<Arc<ClusterNet>>,
     /// By address, as a number: there are many requests. All are IPv4.
     pods: BTreeMap<u32, Arc<PodEnd>>,
+    /// How many pods there have been.
+    attached: u64,
     hosts: BTreeMap<String, IpAddr>,
     cuts: BTreeSet<(String, String)>,
     delays: BTreeMap<(String, String), Duration>,
@@ -226,9 +228,14 @@ impl Wire {
         draws: Rng,
     ) -> PodNetwork {
         let end = Arc::new(PodEnd { cluster, ip, clock: self.0.clock, ports: Mutex::default() });
-        self.state().pods.extend(ipv4(ip).map(|number| (number, Arc::clone(&end))));
+        {
+            let mut state = self.state();
+            state.pods.extend(ipv4(ip).map(|number| (number, Arc::clone(&end))));
+            state.attached += 1;
+        }
         let (draws, namespace) = (Mutex::new(draws), namespace.to_owned());
-        let link = Link { wire: self.clone(), net, namespace, end, draws, looked_up: Mutex::default() };
+        let (looked_up, dialled) = (Mutex::default(), Mutex::default());
+        let link = Link { wire: self.clone(), net, namespace, end, draws, looked_up, dialled };
         PodNetwork { link: Arc::new(link), process: Arc::default() }
     }
 
@@ -404,6 +411,17 @@ struct Link {
     draws: Mutex<Rng>,
     /// The name that was looked up last, if it has one address alone, and the table's version then.
     looked_up: Mutex<Option<(u64, String, IpAddr)>>,
+    /// The Service that was dialled last, if it has one endpoint alone.
+    dialled: Mutex<Option<Dialled>>,
+}
+
+/// A Service's address and port and the only endpoint behind it, while there are no other Services and pods.
+#[derive(Clone, Copy)]
+struct Dialled {
+    to: SocketAddr,
+    endpoint: SocketAddr,
+    table: u64,
+    attached: u64,
 }
 
 impl PodNetwork {
@@ -482,28 +500,48 @@ impl Link {
     /// The pod behind an address: the address itself, or an endpoint of the Service that has it.
     fn target(&self, to: SocketAddr) -> Option<Result<(Arc<PodEnd>, u16), DialError>> {
         let pod = |address: SocketAddr| self.wire.state().pods.get(&ipv4(address.ip())?).cloned();
-        if let Some(end) = pod(to) {
-            return Some(Ok((end, to.port())));
-        }
-        let chosen = match self.table().and_then(|table| self.choose(table.endpoints(to))) {
-            Some(chosen) => Some(chosen),
+        let dialled = lock(&self.dialled).as_ref().filter(|dialled| dialled.to == to).copied();
+        let known = dialled.filter(|dialled| {
+            let attached = self.wire.state().attached;
+            dialled.attached == attached && self.table().is_some_and(|table| table.version == dialled.table)
+        });
+        let chosen = match known {
+            Some(known) => Some(known.endpoint),
             None => {
-                let state = self.wire.state();
-                state.clusters.iter().find_map(|net| self.choose(net.services.table().balanced(to)))
+                if let Some(end) = pod(to) {
+                    return Some(Ok((end, to.port())));
+                }
+                self.endpoint(to)?
             }
-        }?;
+        };
         // An endpoint that is gone, though kube-proxy has not heard of it, is refused like no endpoint at all.
         let found = chosen.and_then(|chosen| Some((pod(chosen)?, chosen.port())));
         Some(found.ok_or_else(|| DialError::Refused(to.to_string())))
     }
 
-    /// One of a Service's endpoints, if it has any; `None` if there is no such Service.
-    fn choose(&self, endpoints: Option<&[SocketAddr]>) -> Option<Option<SocketAddr>> {
-        Some(match endpoints? {
+    /// An endpoint of the Service that has an address, if it has any; `None` if there is no such Service.
+    fn endpoint(&self, to: SocketAddr) -> Option<Option<SocketAddr>> {
+        let table = self.table();
+        if let Some(table) = &table
+            && let Some(endpoints) = table.endpoints(to)
+        {
+            if let [endpoint] = *endpoints {
+                let attached = self.wire.state().attached;
+                *lock(&self.dialled) = Some(Dialled { to, endpoint, table: table.version, attached });
+            }
+            return Some(self.choose(endpoints));
+        }
+        let state = self.wire.state();
+        state.clusters.iter().find_map(|net| Some(self.choose(net.services.table().balanced(to)?)))
+    }
+
+    /// One of a Service's endpoints, if it has any.
+    fn choose(&self, endpoints: &[SocketAddr]) -> Option<SocketAddr> {
+        match endpoints {
             [] => None,
             [only] => Some(*only),
             several => Some(several[lock(&self.draws).random_range(0..several.len())]),
-        })
+        }
     }
 
     /// A connection to nowhere.

@@ -4,7 +4,6 @@
 //! `istio_request_duration_milliseconds`; [`Telemetry`] chooses. A series exists from its first request on.
 
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -113,6 +112,8 @@ struct Counted {
     buckets: Vec<u64>,
     count: u64,
     sum: f64,
+    /// Its durations as the last page shows them, and how many they were then.
+    durations: (String, u64),
 }
 
 impl Counted {
@@ -131,7 +132,26 @@ impl Counted {
             buckets: vec![0; telemetry.bounds().len()],
             count: 0,
             sum: 0.0,
+            durations: (String::new(), 0),
         }
+    }
+
+    /// Its durations as a page shows them.
+    fn durations(&mut self) -> &str {
+        let Counted { lines, buckets, count, sum, durations: (text, written), .. } = self;
+        if written != count {
+            *written = *count;
+            text.clear();
+            let mut total = 0;
+            for (line, in_bucket) in lines.buckets.iter().zip(buckets) {
+                total += *in_bucket;
+                number(text, line, total);
+            }
+            number(text, &lines.infinity, *count);
+            text.push_str(&format!("{}{sum}\n", lines.sum));
+            number(text, &lines.count, *count);
+        }
+        text
     }
 
     fn series(&self) -> Series<'_> {
@@ -215,28 +235,16 @@ impl Metrics {
         let mut all = self.all.lock().expect("no holder of this lock panics");
         // Pages grow slowly.
         let mut page = String::with_capacity(all.length + 1024);
-        self.write(&all.series, &mut page).expect("a String takes everything");
+        page.push_str("# TYPE istio_requests_total counter\n");
+        for counted in &all.series {
+            number(&mut page, &counted.lines.requests, counted.count);
+        }
+        page.push_str("# TYPE ");
+        page.push_str(self.telemetry.duration());
+        page.push_str(" histogram\n");
+        all.series.iter_mut().for_each(|counted| page.push_str(counted.durations()));
         all.length = page.len();
         page
-    }
-
-    fn write(&self, all: &[Counted], page: &mut String) -> std::fmt::Result {
-        page.push_str("# TYPE istio_requests_total counter\n");
-        for counted in all {
-            number(page, &counted.lines.requests, counted.count);
-        }
-        writeln!(page, "# TYPE {} histogram", self.telemetry.duration())?;
-        for Counted { lines, buckets, count, sum, .. } in all {
-            let mut total = 0;
-            for (line, in_bucket) in lines.buckets.iter().zip(buckets) {
-                total += in_bucket;
-                number(page, line, total);
-            }
-            number(page, &lines.infinity, *count);
-            writeln!(page, "{}{sum}", lines.sum)?;
-            number(page, &lines.count, *count);
-        }
-        Ok(())
     }
 }
 

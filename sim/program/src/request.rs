@@ -32,6 +32,8 @@ struct Shared {
     http: http::Request<Bytes>,
     /// Where it goes, once somebody has asked.
     target: OnceLock<Result<Target, DialError>>,
+    /// Whether it has a number, once somebody has asked.
+    has_id: OnceLock<bool>,
 }
 
 /// Where a request goes: what its URI says.
@@ -103,7 +105,8 @@ impl Request {
     /// came (`x-forwarded-proto`).
     pub fn forward(&mut self, id: impl FnOnce() -> u128) {
         if self.forwarded.is_none() {
-            let has_id = self.shared.http.headers().contains_key(&REQUEST_ID);
+            let Shared { http, has_id, .. } = &*self.shared;
+            let has_id = *has_id.get_or_init(|| http.headers().contains_key(&REQUEST_ID));
             self.forwarded = Some(Forwarded { id: (!has_id).then(id) });
         }
     }
@@ -144,7 +147,7 @@ fn request_id(random: u128) -> HeaderValue {
 
 impl From<http::Request<Bytes>> for Request {
     fn from(http: http::Request<Bytes>) -> Request {
-        let shared = Arc::new(Shared { http, target: OnceLock::new() });
+        let shared = Arc::new(Shared { http, target: OnceLock::new(), has_id: OnceLock::new() });
         Request { shared, from_proxy: None, forwarded: None, headers: OnceLock::new() }
     }
 }
@@ -160,7 +163,7 @@ impl Deref for Request {
 impl DerefMut for Request {
     fn deref_mut(&mut self) -> &mut Self::Target {
         let shared = Arc::make_mut(&mut self.shared);
-        shared.target = OnceLock::new();
+        (shared.target, shared.has_id) = (OnceLock::new(), OnceLock::new());
         &mut shared.http
     }
 }

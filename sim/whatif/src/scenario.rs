@@ -203,14 +203,21 @@ pub fn release_after(setting: &Setting<'_>, release: usize, seed: u64) -> Durati
 /// # Errors
 /// As [`differences`].
 pub fn scenario(setting: &Setting<'_>, seed: u64) -> Result<String, String> {
-    sequence(setting, &[seed])
+    let document = document(setting, &[seed])?;
+    let text = serde_saphyr::to_string(&document).map_err(|error| error.to_string())?;
+    Ok(format!("# Written by coalmine whatif: one rollout for the full simulation.\n{text}"))
 }
 
-/// The text of a scenario with a rollout for each seed, one after the other; the first seed is the scenario's.
+/// The text of a scenario with a rollout for each seed, one after the other; the first seed is the scenario's. It is for
+/// programs: JSON, which is YAML too, in lines, as YAML is read line by line.
 ///
 /// # Errors
 /// As [`differences`].
 pub fn sequence(setting: &Setting<'_>, seeds: &[u64]) -> Result<String, String> {
+    Ok(format!("{:#}", document(setting, seeds)?))
+}
+
+fn document(setting: &Setting<'_>, seeds: &[u64]) -> Result<Value, String> {
     differences(setting)?;
     let (policy, model) = (setting.policy, setting.model);
     let canary = &policy.canary;
@@ -335,7 +342,7 @@ pub fn sequence(setting: &Setting<'_>, seeds: &[u64]) -> Result<String, String> 
             "patch": {"cluster": "data", "kind": "Deployment", "namespace": namespace, "name": target, "type": "json", "patch": patch}}));
         images[image(release)] = new.clone();
     }
-    let document = json!({
+    Ok(json!({
         "apiVersion": "coalmine.dev/v1alpha1",
         "kind": "Scenario",
         "metadata": {"name": format!("{}-{}", canary.name(), setting.version)},
@@ -351,9 +358,7 @@ pub fn sequence(setting: &Setting<'_>, seeds: &[u64]) -> Result<String, String> 
             "until": {"log": end(seeds.len().saturating_sub(1)), "timeout": "23h"},
             "expect": [],
         },
-    });
-    let text = serde_saphyr::to_string(&document).map_err(|error| error.to_string())?;
-    Ok(format!("# Written by coalmine whatif: one rollout for the full simulation.\n{text}"))
+    }))
 }
 
 /// The line at which a release has ended.
