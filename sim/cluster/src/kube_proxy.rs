@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
@@ -23,7 +24,22 @@ type Key = (String, String);
 #[derive(Default)]
 pub(crate) struct Services {
     sources: Mutex<Option<Arc<Sources>>>,
-    known: Arc<Mutex<Known>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    known: Mutex<Known>,
+    /// How many changes there have been.
+    version: AtomicU64,
+}
+
+impl Shared {
+    /// Something changes.
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut lock(&self.known));
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// The table as it was when it was last asked for, and what has changed since.
@@ -69,32 +85,42 @@ impl Services {
     /// Watches a cluster's API from now on.
     pub(crate) async fn start(&self, client: &Client, clock: Clock, tasks: &Tasks) {
         let config = Selection::default;
-        let (a, b, c) = (Arc::clone(&self.known), Arc::clone(&self.known), Arc::clone(&self.known));
+        let stale = |shared: &Arc<Shared>| {
+            let shared = Arc::clone(shared);
+            move |key| shared.change(|known| _ = known.stale.insert(key))
+        };
+        let (of_service, of_endpoints) = (stale(&self.shared), stale(&self.shared));
+        let shared = Arc::clone(&self.shared);
         let sources = Sources {
             services: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
-                lock(&a).stale.insert(key_of(change.object().as_ref()));
+                of_service(key_of(change.object().as_ref()));
             }),
             slices: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
-                lock(&b).see_slice(&change);
+                shared.change(|known| known.see_slice(&change));
             }),
             endpoints: Informer::start(tasks, clock, Api::all(client.clone()), config(), move |change| {
-                lock(&c).stale.insert(key_of(change.object().as_ref()));
+                of_endpoints(key_of(change.object().as_ref()));
             }),
         };
         sources.services.synced().await;
         sources.slices.synced().await;
         *lock(&self.sources) = Some(Arc::new(sources));
+        self.shared.change(|_| {});
+    }
+
+    /// How many changes there have been. What is kept of a table is kept with the number from before it was asked for.
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::SeqCst)
     }
 
     /// The tables as of now.
     pub(crate) fn table(&self) -> Arc<Table> {
-        let mut known = lock(&self.known);
+        let mut known = lock(&self.shared.known);
         let Known { table, stale, slices } = &mut *known;
         if !stale.is_empty()
             && let Some(sources) = lock(&self.sources).clone()
         {
             let table = Arc::make_mut(table);
-            table.version += 1;
             for key in std::mem::take(stale) {
                 let slices: Vec<_> =
                     slices.get(&key).into_iter().flat_map(BTreeMap::values).cloned().collect();
@@ -152,8 +178,6 @@ impl ServiceEntry {
 /// All Services of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    /// How often it has changed.
-    pub version: u64,
     /// By namespace, then by name.
     by_name: BTreeMap<String, BTreeMap<String, Arc<ServiceEntry>>>,
     /// By address, as a number.

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use clock::{Clock, Rng, Seed};
@@ -44,6 +45,10 @@ struct Shared {
     /// The place among the testbeds of this machine, if pods have addresses that sockets can have.
     loopback: Option<u8>,
     endings: Endings,
+    /// How many pods have come and gone.
+    moves: AtomicU64,
+    /// Whether some requests take longer than others between clusters, or do not get through.
+    is_disturbed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -52,8 +57,6 @@ struct State {
     clusters: Vec<Arc<ClusterNet>>,
     /// By address, as a number: there are many requests. All are IPv4.
     pods: BTreeMap<u32, Arc<PodEnd>>,
-    /// How many pods there have been.
-    attached: u64,
     hosts: BTreeMap<String, IpAddr>,
     cuts: BTreeSet<(String, String)>,
     delays: BTreeMap<(String, String), Duration>,
@@ -169,21 +172,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Wire {
     /// A network without clusters.
     pub fn new(clock: Clock, seed: Seed) -> Self {
-        Wire(Arc::new(Shared {
-            clock,
-            seed,
-            loopback: None,
-            endings: Endings::default(),
-            state: Mutex::default(),
-        }))
+        Wire::with_addresses(clock, seed, None)
     }
 
     /// A network without clusters whose pods and load balancers have addresses in 127.0.0.0/8, so that sockets of this
     /// machine can stand in front of them. Networks in different places (0 to 4) have different addresses, for up to
     /// 16 clusters each.
     pub fn on_loopback(clock: Clock, seed: Seed, place: u8) -> Self {
-        let (endings, state) = (Endings::default(), Mutex::default());
-        Wire(Arc::new(Shared { clock, seed, loopback: Some(place), endings, state }))
+        Wire::with_addresses(clock, seed, Some(place))
+    }
+
+    fn with_addresses(clock: Clock, seed: Seed, loopback: Option<u8>) -> Self {
+        Wire(Arc::new(Shared {
+            clock,
+            seed,
+            loopback,
+            endings: Endings::default(),
+            moves: AtomicU64::default(),
+            is_disturbed: AtomicBool::default(),
+            state: Mutex::default(),
+        }))
     }
 
     /// Adds a cluster, or finds it again.
@@ -228,11 +236,8 @@ impl Wire {
         draws: Rng,
     ) -> PodNetwork {
         let end = Arc::new(PodEnd { cluster, ip, clock: self.0.clock, ports: Mutex::default() });
-        {
-            let mut state = self.state();
-            state.pods.extend(ipv4(ip).map(|number| (number, Arc::clone(&end))));
-            state.attached += 1;
-        }
+        self.state().pods.extend(ipv4(ip).map(|number| (number, Arc::clone(&end))));
+        self.0.moves.fetch_add(1, Ordering::SeqCst);
         let (draws, namespace) = (Mutex::new(draws), namespace.to_owned());
         let (looked_up, dialled) = (Mutex::default(), Mutex::default());
         let link = Link { wire: self.clone(), net, namespace, end, draws, looked_up, dialled };
@@ -281,12 +286,12 @@ impl Wire {
 
     /// Cuts the network between two clusters (`outside` stands for everything outside), both ways.
     pub fn cut(&self, one: &str, other: &str) {
-        self.state().cuts.insert(pair(one, other));
+        self.disturb(|state| _ = state.cuts.insert(pair(one, other)));
     }
 
     /// Mends a cut.
     pub fn heal(&self, one: &str, other: &str) {
-        self.state().cuts.remove(&pair(one, other));
+        self.disturb(|state| _ = state.cuts.remove(&pair(one, other)));
     }
 
     /// Whether the network between two clusters is cut.
@@ -297,7 +302,14 @@ impl Wire {
     /// Adds `extra` to the latency of every request between two clusters (`outside` stands for everything outside);
     /// zero takes it away again.
     pub fn delay(&self, one: &str, other: &str, extra: Duration) {
-        self.state().delays.insert(pair(one, other), extra);
+        self.disturb(|state| _ = state.delays.insert(pair(one, other), extra));
+    }
+
+    /// Changes cuts or delays.
+    fn disturb(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        self.0.is_disturbed.store(!state.cuts.is_empty() || !state.delays.is_empty(), Ordering::SeqCst);
     }
 
     /// How long a request takes from one cluster to another and back; `None` when the network is cut.
@@ -305,10 +317,10 @@ impl Wire {
         if Arc::ptr_eq(one, other) || one == other {
             return Some(LATENCY_INSIDE);
         }
-        let state = self.state();
-        if state.cuts.is_empty() && state.delays.is_empty() {
+        if !self.0.is_disturbed.load(Ordering::SeqCst) {
             return Some(LATENCY_ACROSS);
         }
+        let state = self.state();
         let pair = pair(one, other);
         let extra = state.delays.get(&pair).copied().unwrap_or_default();
         (!state.cuts.contains(&pair)).then_some(LATENCY_ACROSS + extra)
@@ -409,20 +421,23 @@ struct Link {
     namespace: String,
     end: Arc<PodEnd>,
     draws: Mutex<Rng>,
-    /// The name that was looked up last, if it has one address alone, and the table's version then.
+    /// The name that was looked up last, if it has one address alone, and the version of the Services then.
     looked_up: Mutex<Option<(u64, String, IpAddr)>>,
-    /// The Service that was dialled last, if it has one endpoint alone.
-    dialled: Mutex<Option<Dialled>>,
+    /// What is behind the addresses that were dialled last, where no draw decides.
+    dialled: Mutex<Vec<Dialled>>,
 }
 
-/// A Service's address and port and the only endpoint behind it, while there are no other Services and pods.
-#[derive(Clone, Copy)]
+/// The pod and the port behind an address, as long as nothing moves.
 struct Dialled {
     to: SocketAddr,
-    endpoint: SocketAddr,
-    table: u64,
-    attached: u64,
+    end: Weak<PodEnd>,
+    port: u16,
+    /// The versions of the Services, and of the pods.
+    known: (u64, u64),
 }
+
+/// So many addresses are known: a proxy sends to the endpoints of few Services.
+const DIALLED_MAX: usize = 4;
 
 impl PodNetwork {
     pub(crate) fn end(&self) -> &Arc<PodEnd> {
@@ -448,6 +463,7 @@ impl PodNetwork {
         if let Some(number) = ipv4(end.ip) {
             self.link.wire.state().pods.remove(&number);
         }
+        self.link.wire.0.moves.fetch_add(1, Ordering::SeqCst);
         let Ports { listeners, capture } = std::mem::take(&mut *lock(&end.ports));
         let processes = listeners.values().map(|listener| &listener.process);
         for process in processes.chain(capture.as_ref().map(|capture| &capture.process)) {
@@ -464,10 +480,9 @@ impl Link {
 
     fn resolve(&self, host: &str) -> Result<IpAddr, DialError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let table = self.table();
-        if let Some(table) = &table
-            && let Some((version, name, ip)) = &*lock(&self.looked_up)
-            && *version == table.version
+        let now = self.services_version();
+        if let Some((version, name, ip)) = &*lock(&self.looked_up)
+            && *version == now
             && name == host
         {
             return Ok(*ip);
@@ -478,13 +493,13 @@ impl Link {
         if host == "localhost" {
             return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
-        let Some(table) = table else { return self.public(host) };
+        let Some(table) = self.table() else { return self.public(host) };
         match dns::addresses(&table, &self.namespace, host) {
             None => self.public(host),
             Some(Err(alias)) => self.public(&alias),
             Some(Ok(found)) => match *found {
                 [only] => {
-                    *lock(&self.looked_up) = Some((table.version, host.to_owned(), only));
+                    *lock(&self.looked_up) = Some((now, host.to_owned(), only));
                     Ok(only)
                 }
                 ref several => Ok(several[lock(&self.draws).random_range(0..several.len())]),
@@ -497,42 +512,49 @@ impl Link {
         found.ok_or_else(|| DialError::NoSuchHost(host.to_owned()))
     }
 
-    /// The pod behind an address: the address itself, or an endpoint of the Service that has it.
-    fn target(&self, to: SocketAddr) -> Option<Result<(Arc<PodEnd>, u16), DialError>> {
-        let pod = |address: SocketAddr| self.wire.state().pods.get(&ipv4(address.ip())?).cloned();
-        let dialled = lock(&self.dialled).as_ref().filter(|dialled| dialled.to == to).copied();
-        let known = dialled.filter(|dialled| {
-            let attached = self.wire.state().attached;
-            dialled.attached == attached && self.table().is_some_and(|table| table.version == dialled.table)
-        });
-        let chosen = match known {
-            Some(known) => Some(known.endpoint),
-            None => {
-                if let Some(end) = pod(to) {
-                    return Some(Ok((end, to.port())));
-                }
-                self.endpoint(to)?
-            }
-        };
-        // An endpoint that is gone, though kube-proxy has not heard of it, is refused like no endpoint at all.
-        let found = chosen.and_then(|chosen| Some((pod(chosen)?, chosen.port())));
-        Some(found.ok_or_else(|| DialError::Refused(to.to_string())))
+    /// How many changes of the Services that its DNS knows there have been.
+    fn services_version(&self) -> u64 {
+        self.net.as_ref().map_or(0, |net| net.services.version())
     }
 
-    /// An endpoint of the Service that has an address, if it has any; `None` if there is no such Service.
-    fn endpoint(&self, to: SocketAddr) -> Option<Option<SocketAddr>> {
-        let table = self.table();
-        if let Some(table) = &table
-            && let Some(endpoints) = table.endpoints(to)
+    /// The pod behind an address: the address itself, or an endpoint of the Service that has it.
+    fn target(&self, to: SocketAddr) -> Option<Result<(Arc<PodEnd>, u16), DialError>> {
+        let now = (self.services_version(), self.wire.0.moves.load(Ordering::SeqCst));
+        let mut dialled = lock(&self.dialled);
+        let last = dialled.iter().find(|last| last.to == to && last.known == now);
+        if let Some(last) = last
+            && let Some(end) = last.end.upgrade()
         {
-            if let [endpoint] = *endpoints {
-                let attached = self.wire.state().attached;
-                *lock(&self.dialled) = Some(Dialled { to, endpoint, table: table.version, attached });
+            return Some(Ok((end, last.port)));
+        }
+        let pod = |address: SocketAddr| self.wire.state().pods.get(&ipv4(address.ip())?).cloned();
+        let (found, is_only) = match pod(to) {
+            Some(end) => (Some((end, to.port())), true),
+            None => {
+                let (chosen, is_only) = self.endpoint(to)?;
+                // One that is gone, though kube-proxy has not heard of it, is refused like no endpoint at all.
+                (chosen.and_then(|chosen| Some((pod(chosen)?, chosen.port()))), is_only)
             }
-            return Some(self.choose(endpoints));
+        };
+        let Some((end, port)) = found else { return Some(Err(DialError::Refused(to.to_string()))) };
+        if is_only {
+            dialled.retain(|last| last.to != to && last.known == now);
+            dialled.truncate(DIALLED_MAX - 1);
+            dialled.push(Dialled { to, end: Arc::downgrade(&end), port, known: now });
+        }
+        Some(Ok((end, port)))
+    }
+
+    /// An endpoint of the Service that has an address, if it has any, and whether it is the only one; `None` if there is
+    /// no such Service that this pod's cluster knows or that is reached from everywhere.
+    fn endpoint(&self, to: SocketAddr) -> Option<(Option<SocketAddr>, bool)> {
+        let table = self.table();
+        if let Some(endpoints) = table.as_ref().and_then(|table| table.endpoints(to)) {
+            return Some((self.choose(endpoints), endpoints.len() == 1));
         }
         let state = self.wire.state();
-        state.clusters.iter().find_map(|net| Some(self.choose(net.services.table().balanced(to)?)))
+        let elsewhere = |net: &Arc<ClusterNet>| Some(self.choose(net.services.table().balanced(to)?));
+        Some((state.clusters.iter().find_map(elsewhere)?, false))
     }
 
     /// One of a Service's endpoints, if it has any.

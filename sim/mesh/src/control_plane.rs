@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ struct Shared {
     telemetry: Telemetry,
     seed: Seed,
     latest: Mutex<Arc<Push>>,
+    /// How many pushes there were.
+    version: AtomicU64,
 }
 
 /// What proxies were told last: objects as they were then. The snapshot is built when the first proxy looks at it, as
@@ -143,7 +146,8 @@ impl ControlPlane {
                 }
             })
             .collect();
-        let shared = Arc::new(Shared { telemetry, seed, latest: Mutex::default() });
+        let (latest, version) = (Mutex::default(), AtomicU64::default());
+        let shared = Arc::new(Shared { telemetry, seed, latest, version });
         let pushed = Arc::clone(&shared);
         tasks.spawn(async move {
             loop {
@@ -157,6 +161,7 @@ impl ControlPlane {
                 }
                 let push = Arc::new(Push::of(&rules, &members));
                 *pushed.latest.lock().expect("no holder of this lock panics") = Arc::clone(&push);
+                pushed.version.fetch_add(1, Ordering::SeqCst);
                 report(&config, &clock, &push.api_routes, &push.api_gateways).await;
             }
         });
@@ -176,6 +181,11 @@ impl ControlPlane {
         }
         let latest = Arc::clone(&latest);
         Arc::clone(latest.config.get_or_init(|| Arc::new(Config::build(latest.sources()))))
+    }
+
+    /// How many snapshots there were. What is kept of one is kept with the number from before it was read.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version.load(Ordering::SeqCst)
     }
 
     pub(crate) fn telemetry(&self) -> Telemetry {

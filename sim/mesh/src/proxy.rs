@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Rng};
@@ -44,14 +44,11 @@ struct PeerProxy {
 /// An upstream as a proxy has it.
 struct Cluster {
     upstream: Upstream,
-    /// Whose turn it is.
-    turn: Arc<Turn>,
+    /// The place of its turns in [`State::turns`].
+    turn: usize,
     /// What upstream's proxies are told.
     told: Arc<PeerProxy>,
 }
-
-/// How often it was whose turn; nothing before the first time.
-type Turn = Mutex<Option<usize>>;
 
 /// The program behind `istio/proxyv2` images.
 pub(crate) fn program(control_plane: ControlPlane) -> Main {
@@ -77,9 +74,13 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     let envoy = Arc::new(Envoy {
         metrics: Metrics::new(control_plane.telemetry()),
         workload: Arc::new(workload),
-        random: Mutex::new(seed.stream("envoy")),
-        turns: Mutex::default(),
-        routed: Mutex::default(),
+        state: Mutex::new(State {
+            random: seed.stream("envoy"),
+            places: BTreeMap::new(),
+            turns: Vec::new(),
+            routed: None,
+        }),
+        arrived: Mutex::default(),
         excluded_outbound: excluded.split(',').filter_map(|port| port.trim().parse().ok()).collect(),
         context: context.clone(),
         control_plane,
@@ -111,28 +112,30 @@ async fn run(context: Context, control_plane: ControlPlane) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What becomes of a request, and the upstream that it is sent to, if it is.
-type Decided = (Decision, Option<Arc<Cluster>>);
-
-/// Whose turn it is, by service, port and subset.
-type Turns = BTreeMap<(String, u16, String), Arc<Turn>>;
-
 struct Envoy {
     context: Context,
     control_plane: ControlPlane,
     workload: Arc<Workload>,
     metrics: Metrics,
-    random: Mutex<Rng>,
     /// Ports to which the pod's requests go past the proxy.
     excluded_outbound: BTreeSet<u16>,
-    /// Whose turn it is, by service, port and subset.
-    turns: Mutex<Turns>,
+    state: Mutex<State>,
+    arrived: Mutex<Option<Arrived>>,
+}
+
+struct State {
+    random: Rng,
+    /// The places in `turns`, by service, port and subset.
+    places: BTreeMap<(String, u16, String), usize>,
+    /// How often it was whose turn; nothing before the first time.
+    turns: Vec<Option<usize>>,
     /// The request that was routed last, and by what: as a rule the next is a copy of it.
-    routed: Mutex<Option<Routed>>,
+    routed: Option<Routed>,
 }
 
 /// What applies to a request that came to a port, in a snapshot.
 struct Routed {
+    version: u64,
     config: Arc<Config>,
     request: Request,
     port: u16,
@@ -145,9 +148,24 @@ struct Routed {
 }
 
 impl Routed {
-    fn is_of(&self, config: &Arc<Config>, request: &Request, port: u16) -> bool {
-        self.port == port && Arc::ptr_eq(&self.config, config) && self.request.is_copy_of(request)
+    fn is_of(&self, version: u64, request: &Request, port: u16) -> bool {
+        self.port == port && self.version == version && self.request.is_copy_of(request)
     }
+}
+
+/// What a request is for, and who routes it.
+struct Origin<'c> {
+    host: String,
+    port: u16,
+    /// The gateways by which it came, none for a sidecar; nobody routes it if no gateway serves the host.
+    gateways: Option<Vec<&'c str>>,
+}
+
+/// The port at which a request arrived last, and the service that it is of in a snapshot, if it is of one.
+struct Arrived {
+    version: u64,
+    port: u16,
+    service: Option<Arc<Named>>,
 }
 
 struct Stats(Arc<Envoy>);
@@ -206,26 +224,23 @@ impl Envoy {
         if self.excluded_outbound.contains(&port) {
             return self.context.network.dial(SocketAddr::new(address, port), request);
         }
-        let config = self.control_plane.config();
-        let decision = self.decide(&config, &request, port, || {
-            let host = authority(&request).unwrap_or(dialled);
-            Ok((host.to_owned(), port, Some(self.caller(Vec::new()))))
-        });
         let to = SocketAddr::new(address, port);
-        decision.map_or_else(Reply::from, |decided| self.carry_out(decided, request, Some(to)))
+        self.route(request, port, Some(to), |_, request| {
+            let host = authority(request).or_else(|| request.uri().host()).unwrap_or_default();
+            Ok(Origin { host: host.to_owned(), port, gateways: Some(Vec::new()) })
+        })
     }
 
     /// A request that arrives at a gateway's port.
     fn enter(self: &Arc<Self>, port: u16, request: Request) -> Reply {
-        let config = self.control_plane.config();
-        let decision = self.decide(&config, &request, port, || {
+        self.route(request, port, None, |config, request| {
             let here = SocketAddr::new(self.context.network.local_ip(), port);
             // The Service in front of the gateway says which of its ports this is.
             let outer = config.inbound(here).map_or(port, |(_, outer)| *outer);
-            let host = authority(&request).or_else(|| request.uri().host()).unwrap_or_default();
+            let host = authority(request).or_else(|| request.uri().host()).unwrap_or_default();
             let mut listens = false;
             let mut gateways = Vec::new();
-            for entrance in config.entrances.iter().filter(|entrance| self.is_selected(&config, entrance)) {
+            for entrance in config.entrances.iter().filter(|entrance| self.is_selected(config, entrance)) {
                 for (_, hosts) in entrance.servers.iter().filter(|(port, _)| *port == outer) {
                     listens = true;
                     if hosts.iter().any(|pattern| host_fit(pattern, host).is_some()) {
@@ -237,15 +252,9 @@ impl Envoy {
             if !listens {
                 return Err(DialError::Refused(here.to_string()));
             }
-            let caller = (!gateways.is_empty()).then(|| self.caller(gateways));
-            Ok((host.to_owned(), outer, caller))
-        });
-        decision.map_or_else(Reply::from, |decided| self.carry_out(decided, request, None))
-    }
-
-    /// This proxy as one that routes, for requests that came in by these gateways.
-    fn caller<'a>(&'a self, gateways: Vec<&'a str>) -> Caller<'a> {
-        Caller { gateways, namespace: &self.workload.namespace, labels: &self.workload.labels }
+            let gateways = (!gateways.is_empty()).then_some(gateways);
+            Ok(Origin { host: host.to_owned(), port: outer, gateways })
+        })
     }
 
     /// Whether this pod is one of a gateway's.
@@ -259,47 +268,71 @@ impl Envoy {
         entrance.selector.iter().all(|(name, value)| labels.get(name) == Some(value))
     }
 
-    /// What becomes of a request. Unless it is a copy of the last one, it is asked for the host and port that it is for
-    /// and for who routes it (nobody, if no gateway serves the host).
-    fn decide<'a>(
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    fn draw(&self) -> f64 {
+        self.state().random.random::<f64>()
+    }
+
+    /// Routes a request that came to a port, on its way to an address if it leaves the pod. Unless it is a copy of the last
+    /// one, it is asked where it comes from.
+    fn route(
         self: &Arc<Self>,
-        config: &Arc<Config>,
-        request: &Request,
+        mut request: Request,
         port: u16,
-        who: impl FnOnce() -> Result<(String, u16, Option<Caller<'a>>), DialError>,
-    ) -> Result<Decided, DialError> {
-        let mut last = self.routed.lock().expect("no holder of this lock panics");
-        let routed = match &mut *last {
-            Some(last) if last.is_of(config, request, port) => last,
+        to: Option<SocketAddr>,
+        origin: impl for<'c> FnOnce(&'c Config, &Request) -> Result<Origin<'c>, DialError>,
+    ) -> Reply {
+        let (decision, cluster) = match self.decide(&mut request, port, origin) {
+            Ok(decided) => decided,
+            Err(error) => return error.into(),
+        };
+        self.carry_out(decision, cluster, request, to)
+    }
+
+    /// What becomes of a request, and the upstream that it is sent to, if it is: it is as upstream gets it then.
+    fn decide(
+        &self,
+        request: &mut Request,
+        port: u16,
+        origin: impl for<'c> FnOnce(&'c Config, &Request) -> Result<Origin<'c>, DialError>,
+    ) -> Result<(Decision, Option<Arc<Cluster>>), DialError> {
+        let version = self.control_plane.version();
+        let State { random, places, turns, routed } = &mut *self.state();
+        let routed = match routed {
+            Some(last) if last.is_of(version, request, port) => last,
             last => {
-                let (host, asked_port, caller) = who()?;
+                let config = self.control_plane.config();
+                let Origin { host, port: asked_port, gateways } = origin(&config, request)?;
                 let asked = asked(request, &host, asked_port);
-                let matched = match caller {
-                    Some(caller) => route::matching(config, &caller, &asked),
-                    None => Matched::nothing(),
-                };
-                let clusters = matched.upstreams().map(|upstream| Some(self.cluster(upstream?))).collect();
-                let (config, request) = (Arc::clone(config), request.clone());
-                last.insert(Routed { config, request, port, host, asked_port, matched, clusters })
+                let Workload { namespace, labels, .. } = &*self.workload;
+                let matched = gateways.map_or_else(Matched::nothing, |gateways| {
+                    route::matching(&config, &Caller { gateways, namespace, labels }, &asked)
+                });
+                let clusters = matched.upstreams().map(|upstream| {
+                    let upstream = upstream?.clone();
+                    let key = (upstream.service.named.host.clone(), upstream.port, upstream.subset.clone());
+                    let turn = *places.entry(key).or_insert_with(|| {
+                        turns.push(None);
+                        turns.len() - 1
+                    });
+                    let told = self.told(&upstream.service, is_mutual_tls(upstream.policy.as_deref()));
+                    Some(Arc::new(Cluster { upstream, turn, told }))
+                });
+                let clusters = clusters.collect();
+                let request = request.clone();
+                last.insert(Routed { version, config, request, port, host, asked_port, matched, clusters })
             }
         };
         let asked = asked(request, &routed.host, routed.asked_port);
-        let decision = route::follow(config, &routed.matched, &asked, || self.draw());
-        let cluster = match &decision {
-            Decision::Forward(forward) => routed.clusters[forward.upstream].clone(),
-            _ => None,
-        };
+        let mut decision = route::follow(&routed.config, &routed.matched, &asked, || random.random::<f64>());
+        let Decision::Forward(forward) = &mut decision else { return Ok((decision, None)) };
+        let cluster = routed.clusters[forward.upstream].clone();
+        let headers = cluster.as_ref().map_or(&[][..], |cluster| &cluster.upstream.headers);
+        prepare(request, forward.rewrite.take(), headers, random);
         Ok((decision, cluster))
-    }
-
-    /// An upstream as this proxy has it.
-    fn cluster(&self, upstream: &Upstream) -> Arc<Cluster> {
-        let named = &upstream.service.named;
-        let key = (named.host.clone(), upstream.port, upstream.subset.clone());
-        let mut turns = self.turns.lock().expect("no holder of this lock panics");
-        let told = self.told(&upstream.service, is_mutual_tls(upstream.policy.as_deref()));
-        let turn = Arc::clone(turns.entry(key).or_default());
-        Arc::new(Cluster { upstream: upstream.clone(), turn, told })
     }
 
     /// What the proxies of a service are told.
@@ -308,14 +341,11 @@ impl Envoy {
         Arc::new(PeerProxy { workload, service, mutual_tls })
     }
 
-    fn draw(&self) -> f64 {
-        self.random.lock().expect("no holder of this lock panics").random::<f64>()
-    }
-
     fn carry_out(
         self: &Arc<Self>,
-        (decision, cluster): Decided,
-        mut request: Request,
+        decision: Decision,
+        cluster: Option<Arc<Cluster>>,
+        request: Request,
         to: Option<SocketAddr>,
     ) -> Reply {
         let clock = self.context.clock;
@@ -341,10 +371,9 @@ impl Envoy {
                 response.settle(&clock, started, HOP);
                 response.into()
             }
-            Decision::Forward(Forward { rewrite, delay, mirrors, .. }) => {
+            Decision::Forward(Forward { delay, mirrors, .. }) => {
                 let cluster = cluster.expect("a request is forwarded to one of the upstreams that there are");
                 self.context.cpu.add(CPU);
-                self.prepare(&mut request, rewrite, &cluster.upstream.headers);
                 let outbound = Outbound { envoy: Arc::clone(self), cluster, delay, started, result: None };
                 match delay {
                     None => outbound.send(request, &mirrors),
@@ -370,38 +399,6 @@ impl Envoy {
         self.metrics.record(series, result.took);
     }
 
-    /// Headers, path and host as the rule wants them.
-    fn prepare(
-        &self,
-        request: &mut Request,
-        rewrite: Option<(Option<String>, Option<String>)>,
-        headers: &[Headers],
-    ) {
-        if let Some((path, authority)) = rewrite {
-            let mut parts = request.uri().clone().into_parts();
-            if let Some(path) = path {
-                let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-                parts.path_and_query = format!("{path}{query}").parse().ok().or(parts.path_and_query);
-            }
-            if let Some(host) = authority.and_then(|host| HeaderValue::from_str(&host).ok()) {
-                request.headers_mut().insert(header::HOST, host);
-            }
-            if let Ok(uri) = Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
-        }
-        for headers in headers {
-            if headers.request.is_some() {
-                route::change_headers(request.headers_mut(), headers.request.as_ref());
-            }
-        }
-        request.forward(|| {
-            let mut random = self.random.lock().expect("no holder of this lock panics");
-            let (high, low) = (random.next_u64(), random.next_u64());
-            (u128::from(high) << 64) | u128::from(low)
-        });
-    }
-
     /// The place of the next endpoint: in turn, or at random where the policy says so, and not one that was tried before
     /// if there is another.
     fn choose(&self, cluster: &Cluster, tried: &[SocketAddr]) -> Option<usize> {
@@ -410,14 +407,14 @@ impl Envoy {
         if count == 0 {
             return None;
         }
-        let any = || self.random.lock().expect("no holder of this lock panics").random_range(0..count);
         let simple = policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
+        let State { random, turns, .. } = &mut *self.state();
         let start = if simple.is_some_and(|balancer| balancer.simple == "RANDOM") {
-            any()
+            random.random_range(0..count)
         } else {
-            let mut turn = cluster.turn.lock().expect("no holder of this lock panics");
             // Proxies do not all begin with the same endpoint.
-            let next = turn.unwrap_or_else(any).wrapping_add(1);
+            let turn = &mut turns[cluster.turn];
+            let next = turn.unwrap_or_else(|| random.random_range(0..count)).wrapping_add(1);
             *turn.insert(next)
         };
         let mut in_order = (0..count).map(|offset| start.wrapping_add(offset) % count);
@@ -429,8 +426,7 @@ impl Envoy {
         let Some(endpoints) = service.ports.get(&port).filter(|endpoints| !endpoints.is_empty()) else {
             return;
         };
-        let index =
-            self.random.lock().expect("no holder of this lock panics").random_range(0..endpoints.len());
+        let index = self.state().random.random_range(0..endpoints.len());
         let mut copy = request.clone();
         if let Some(host) =
             authority(request).and_then(|host| HeaderValue::from_str(&format!("{host}-shadow")).ok())
@@ -447,20 +443,33 @@ impl Envoy {
         });
     }
 
+    /// The service that a port of the pod is of, if it is of one.
+    fn service_of(&self, port: u16) -> Option<Arc<Named>> {
+        let version = self.control_plane.version();
+        let mut last = self.arrived.lock().expect("no holder of this lock panics");
+        let arrived = match &mut *last {
+            Some(last) if last.port == port && last.version == version => last,
+            last => {
+                let here = SocketAddr::new(self.context.network.local_ip(), port);
+                let config = self.control_plane.config();
+                let found = config.inbound(here).filter(|_| !(15000..15100).contains(&port));
+                let service = found.map(|(service, _)| Arc::clone(&service.named));
+                last.insert(Arrived { version, port, service })
+            }
+        };
+        arrived.service.clone()
+    }
+
     /// A request that arrives at the pod.
     fn arrive(self: &Arc<Self>, request: Request, port: u16, app: Arc<dyn Handler>) -> Reply {
-        let config = self.control_plane.config();
-        let here = SocketAddr::new(self.context.network.local_ip(), port);
-        let peer = request.told::<PeerProxy>();
         // Ports behind no Service are passed through, and so are the proxy's own: no telemetry.
-        let Some((service, _)) = config.inbound(here).filter(|_| !(15000..15100).contains(&port)) else {
-            return app.handle(request);
-        };
+        let Some(of_port) = self.service_of(port) else { return app.handle(request) };
+        let peer = request.told::<PeerProxy>();
         let service = match &peer {
-            Some(peer) => &peer.service,
-            None => asked_service(&config, &request, &self.workload.namespace).unwrap_or(&service.named),
+            Some(peer) => Arc::clone(&peer.service),
+            None => asked_service(&self.control_plane.config(), &request, &self.workload.namespace)
+                .map_or(of_port, Arc::clone),
         };
-        let service = Arc::clone(service);
         let started = self.context.clock.elapsed();
         self.context.cpu.add(CPU);
         let mut inbound = Inbound { envoy: Arc::clone(self), peer, service, started, result: None };
@@ -477,6 +486,37 @@ impl Envoy {
             }),
         }
     }
+}
+
+/// Headers, path and host as the rule wants them.
+fn prepare(
+    request: &mut Request,
+    rewrite: Option<(Option<String>, Option<String>)>,
+    headers: &[Headers],
+    random: &mut Rng,
+) {
+    if let Some((path, authority)) = rewrite {
+        let mut parts = request.uri().clone().into_parts();
+        if let Some(path) = path {
+            let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+            parts.path_and_query = format!("{path}{query}").parse().ok().or(parts.path_and_query);
+        }
+        if let Some(host) = authority.and_then(|host| HeaderValue::from_str(&host).ok()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    for headers in headers {
+        if headers.request.is_some() {
+            route::change_headers(request.headers_mut(), headers.request.as_ref());
+        }
+    }
+    request.forward(|| {
+        let (high, low) = (random.next_u64(), random.next_u64());
+        (u128::from(high) << 64) | u128::from(low)
+    });
 }
 
 /// What telemetry says of an answer.
