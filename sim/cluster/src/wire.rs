@@ -656,14 +656,10 @@ impl Network for PodNetwork {
     }
 
     fn exchange(&self, request: Request) -> Reply {
-        let &Target { literal, port } = match request.target() {
+        let &Target { literal, port, .. } = match request.target() {
             Ok(target) => target,
             Err(error) => return error.into(),
         };
-        let host = if literal.is_some() { "" } else { request.uri().host().unwrap_or_default() };
-        if host == "localhost" {
-            return self.link.dial(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), request);
-        }
         if let Some(ip) = literal.filter(|ip| is_localhost(*ip)) {
             return self.link.dial(SocketAddr::new(ip, port), request);
         }
@@ -685,7 +681,7 @@ impl Network for PodNetwork {
         }
         let ip = match literal {
             Some(ip) => ip,
-            None => match self.link.resolve(host) {
+            None => match self.link.resolve(request.uri().host().unwrap_or_default()) {
                 Ok(ip) => ip,
                 Err(error) => return error.into(),
             },

@@ -9,7 +9,8 @@ use clock::{Clock, Rng};
 use crd::{Headers, TrafficPolicy};
 use http::{HeaderValue, StatusCode, Uri, header};
 use program::{
-    Context, DialError, ExitCode, Handler, Lost, Main, Proxy, Reply, Request, Response, Stage, respond,
+    Context, DialError, ExitCode, Handler, Lost, Main, Proxy, Reply, Request, Response, Stage, Target,
+    respond,
 };
 use rand::{Rng as _, RngExt as _};
 
@@ -213,11 +214,13 @@ impl Proxy for Envoy {
 impl Envoy {
     /// A request that leaves the pod.
     fn leave(self: &Arc<Self>, request: Request) -> Reply {
-        let uri = request.uri();
-        let dialled = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(80);
+        let Target { host, literal, port } = match request.target() {
+            Ok(target) => target,
+            Err(error) => return error.into(),
+        };
+        let port = *port;
         // Traffic is captured on its way to an address: a name that does not resolve never gets here.
-        let address = match self.context.network.resolve(dialled) {
+        let address = match literal.map_or_else(|| self.context.network.resolve(host), Ok) {
             Ok(address) => address,
             Err(error) => return error.into(),
         };

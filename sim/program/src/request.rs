@@ -1,7 +1,7 @@
 //! A request of the simulated network.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
@@ -39,7 +39,9 @@ struct Shared {
 /// Where a request goes: what its URI says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The host's address, if it is one.
+    /// The host as the URI has it.
+    pub host: String,
+    /// The host's address, if it is one; loopback for `localhost`.
     pub literal: Option<IpAddr>,
     /// The port; the scheme's without one.
     pub port: u16,
@@ -69,8 +71,11 @@ impl Request {
             let host =
                 uri.host().ok_or_else(|| DialError::Invalid(format!("{uri}: no Host in request URL")))?;
             let default = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
-            let literal = host.trim_matches(['[', ']']).parse().ok();
-            Ok(Target { literal, port: uri.port_u16().unwrap_or(default) })
+            let literal = match host {
+                "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                host => host.trim_matches(['[', ']']).parse().ok(),
+            };
+            Ok(Target { host: host.to_owned(), literal, port: uri.port_u16().unwrap_or(default) })
         });
         target.as_ref().map_err(Clone::clone)
     }
@@ -199,10 +204,14 @@ mod tests {
     fn a_uri_names_a_target() {
         let target =
             |uri: &str| Request::from(http::Request::get(uri).body(Bytes::new()).unwrap()).target().cloned();
-        let literal = |text: &str| Some(text.parse().unwrap());
-        assert_eq!(target("http://podinfo.test"), Ok(Target { literal: None, port: 80 }));
-        assert_eq!(target("https://10.1.2.3/x"), Ok(Target { literal: literal("10.1.2.3"), port: 443 }));
-        assert_eq!(target("http://[::1]:9898/"), Ok(Target { literal: literal("::1"), port: 9898 }));
+        let check = |uri: &str, host: &str, literal: Option<&str>, port: u16| {
+            let literal = literal.map(|text| text.parse().unwrap());
+            assert_eq!(target(uri), Ok(Target { host: host.to_owned(), literal, port }));
+        };
+        check("http://podinfo.test", "podinfo.test", None, 80);
+        check("https://10.1.2.3/x", "10.1.2.3", Some("10.1.2.3"), 443);
+        check("http://[::1]:9898/", "[::1]", Some("::1"), 9898);
+        check("http://localhost:9090/", "localhost", Some("127.0.0.1"), 9090);
         assert!(matches!(target("/x"), Err(DialError::Invalid(_))));
         let mut request = Request::from(http::Request::get("http://a:1").body(Bytes::new()).unwrap());
         assert_eq!(request.target().unwrap().port, 1);
