@@ -212,10 +212,12 @@ impl Drop for Timer {
 
 /// Goes on to the first timer, and wakes all who wait for that moment.
 fn go_on() {
-    let now = now_millis();
-    let Some(first) = WAITING.with_borrow(|waiting| waiting.first(now)) else { return };
-    set_now(first);
-    let mut list = WAITING.with_borrow_mut(|waiting| waiting.reach(first));
+    let reached = WAITING.with_borrow_mut(|waiting| {
+        let first = waiting.first(now_millis())?;
+        set_now(first);
+        Some((first, waiting.reach(first)))
+    });
+    let Some((first, mut list)) = reached else { return };
     list.drain(..).for_each(|(_, waker)| waker.wake());
     WAITING.with_borrow_mut(|waiting| waiting.keep(first, list));
 }
