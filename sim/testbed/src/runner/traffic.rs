@@ -169,26 +169,21 @@ impl Shared {
             }
             let mut reached = pin!(self.reach(next));
             poll_fn(|context| {
+                // It is time as a rule: nothing else is looked at then.
                 if next.is_some() && reached.as_mut().poll(context).is_ready() {
                     return Poll::Ready(());
                 }
-                // Those who have been asked once will wake this task; what they tell is seen above.
+                // Who is asked once wakes this task; what there is to tell is seen without asking.
                 if !asked.as_ref().is_some_and(|asked| asked.will_wake(context.waker())) {
-                    if !is_stopped && stop.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(());
-                    }
-                    if ending.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(());
-                    }
                     asked = Some(context.waker().clone());
+                    if !is_stopped {
+                        let _ = stop.as_mut().poll(context);
+                    }
+                    let _ = ending.as_mut().poll(context);
                 }
-                if self.stop.is_asked() != is_stopped || endings.count() > ended {
-                    return Poll::Ready(());
-                }
-                if !waiting.is_empty() && waiting.poll_next_unpin(context).is_ready() {
-                    return Poll::Ready(());
-                }
-                Poll::Pending
+                let has_news = self.stop.is_asked() != is_stopped || endings.count() > ended;
+                let mut has_answer = || !waiting.is_empty() && waiting.poll_next_unpin(context).is_ready();
+                if has_news || has_answer() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }
