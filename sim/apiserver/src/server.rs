@@ -306,6 +306,15 @@ impl ApiServer {
         *lock(&self.0.faults) = faults;
     }
 
+    /// Forgets whatever was set to be asked (admission, logs, metrics, faults): it may hold clients of this server, and then
+    /// neither would ever be dropped.
+    pub fn detach(&self) {
+        let Shared { admission, pod_logs, metrics, faults, .. } = &*self.0;
+        let hooks =
+            (lock(admission).take(), lock(pod_logs).take(), lock(metrics).take(), lock(faults).take());
+        drop(hooks);
+    }
+
     /// Ends all watches, as a restart of the server would; clients connect again.
     pub fn drop_watches(&self) {
         self.state().store.drop_watches();

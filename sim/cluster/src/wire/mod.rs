@@ -229,6 +229,16 @@ impl Wire {
         self.0.is_disturbed.store(!state.cuts.is_empty() || !state.delays.is_empty(), Ordering::SeqCst);
     }
 
+    /// Takes all pods off the network, at the end of a run: servers and proxies hold the network that holds them.
+    pub fn close(&self) {
+        let pods = std::mem::take(&mut self.state().pods);
+        self.0.moves.fetch_add(1, Ordering::SeqCst);
+        for end in pods.into_values() {
+            let ports = std::mem::take(&mut *lock(&end.ports));
+            drop(ports);
+        }
+    }
+
     /// How long a request takes from one cluster to another and back; `None` when the network is cut.
     fn way(&self, one: &Arc<str>, other: &Arc<str>) -> Option<Duration> {
         if Arc::ptr_eq(one, other) || one == other {

@@ -342,6 +342,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.tasks.abort_all();
+        // What holds itself would outlive the run: pods' servers the network, API servers the kubelets that they ask.
+        self.wire.close();
+        self.servers.servers.iter().for_each(|(_, server)| server.detach());
     }
 }
 
@@ -381,4 +384,51 @@ async fn create_definitions(client: &Client) -> Result<(), String> {
         api.create(definition).await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use program::{DialError, Handler, Proxy, Reply, Request};
+
+    use super::*;
+
+    /// A proxy holds the network that holds it.
+    struct Holder(Arc<dyn Network>);
+
+    impl Proxy for Holder {
+        fn outbound(self: Arc<Self>, request: Request) -> Reply {
+            DialError::Invalid(format!("{} {}", self.0.local_ip(), request.uri())).into()
+        }
+
+        fn inbound(self: Arc<Self>, request: Request, _: u16, app: Arc<dyn Handler>) -> Reply {
+            app.handle(request)
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_world_outlives_its_run() {
+        let (asm, data) = ("asm".to_owned(), "data".to_owned());
+        let spec = WorldSpec {
+            clusters: vec![
+                ClusterSpec { name: asm.clone(), nodes: 0, role: Role::ControlPlane },
+                ClusterSpec { name: data.clone(), nodes: 1, role: Role::Data },
+            ],
+            mesh: Some(MeshSpec {
+                control_plane: asm,
+                data: vec![data],
+                telemetry: Telemetry::Seconds,
+                proxy: None,
+            }),
+            loopback: None,
+        };
+        let epoch = "2020-03-17T11:00:00Z".parse().unwrap();
+        let (servers, network) = clock::run_simulated(epoch, |clock| async move {
+            let world = World::start(&spec, clock, Seed::new(1)).await.unwrap();
+            let client = world.wire.outside("client", None);
+            client.capture(Arc::new(Holder(Arc::clone(&client))));
+            (Arc::downgrade(&world.servers.servers), Arc::downgrade(&client))
+        });
+        assert!(servers.upgrade().is_none(), "the API servers are still there");
+        assert!(network.upgrade().is_none(), "the network is still there");
+    }
 }
