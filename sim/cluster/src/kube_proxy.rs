@@ -27,6 +27,7 @@ pub(crate) struct Services {
     shared: Arc<Shared>,
 }
 
+/// What the watches change.
 #[derive(Default)]
 struct Shared {
     known: Mutex<Known>,

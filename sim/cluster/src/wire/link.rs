@@ -50,7 +50,7 @@ struct Dialled {
 }
 
 /// So many addresses are known: a proxy sends to the endpoints of few Services.
-const DIALLED_MAX: usize = 4;
+const DIALLED_MAX: usize = 16;
 
 impl PodNetwork {
     /// The network of a pod with this end, whose DNS and kube-proxy are those of a cluster.
@@ -166,7 +166,9 @@ impl Link {
         let Some((end, port)) = found else { return Some(Err(DialError::Refused(to.to_string()))) };
         if is_only {
             dialled.retain(|last| last.to != to && last.known == now);
-            dialled.truncate(DIALLED_MAX - 1);
+            if dialled.len() == DIALLED_MAX {
+                dialled.remove(0);
+            }
             dialled.push(Dialled { to, end: Arc::downgrade(&end), port, known: now });
         }
         Some(Ok((end, port)))

@@ -25,6 +25,7 @@ pub(super) struct Cluster {
     pub told: Arc<PeerProxy>,
 }
 
+/// What a proxy draws from and remembers, all under one lock: a request needs all of it.
 pub(super) struct State {
     pub random: Rng,
     /// The places in `turns`, by service, port and subset.
